@@ -1,0 +1,32 @@
+"""Diffusion super-resolution that anyone can run.
+
+    import dreamsr
+
+    large = dreamsr.upscale("photo.jpg", scale=4)              # a path or PIL image gives a PIL image
+    upscaler = dreamsr.Upscaler("clean-x4", device="auto")     # weights stay loaded for many pictures
+    larger = upscaler(array, scale=2.5, steps=8, seed=1)       # an array gives an array, a tensor a tensor
+
+Importing this module is quick: torch is imported when the first of these names is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dreamsr.tasks.upscale import Progress, Upscaler, upscale
+
+__version__ = "0.1.0"
+__all__ = ["Progress", "Upscaler", "__version__", "upscale"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Progress", "Upscaler", "upscale"):
+        from dreamsr.tasks import upscale as module
+
+        return getattr(module, name)
+    raise AttributeError(f"module 'dreamsr' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
