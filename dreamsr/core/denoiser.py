@@ -1,0 +1,113 @@
+"""A denoiser guesses the clean image, whatever its net was trained to predict.
+
+The net sees x_t, what is known about the image, and the noise level, and predicts eps, x0 or v. Samplers,
+DREAM and tiling see only x0_hat. What can be computed once per image (the base y, the encoder's features) is
+computed once, in `condition`, and not once per step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dreamsr.config import Prediction
+from dreamsr.core.device import Compute
+from dreamsr.core.process import Process, spread
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a net knows of one batch of images before the first step.
+
+    y: [B,3,H,W], the enlarged small images. features: [B,C,h,w], or None where the net needs only y.
+    """
+
+    y: Tensor
+    features: Tensor | None = None
+
+    def detached(self) -> Condition:
+        """The same values with y cut from the graph: a process may start from y, not teach it."""
+        return replace(self, y=self.y.detach())
+
+
+class Backbone(Protocol):
+    """What a net must offer: it is an `nn.Module` with these members."""
+
+    scale: int
+
+    def encode(self, low: Tensor) -> Condition:
+        """[B,3,h,w] -> what is computed once per image."""
+
+    def __call__(self, x_t: Tensor, condition: Condition, level: Tensor) -> Tensor:
+        """x_t [B,3,H,W] and noise level [B] -> prediction [B,3,H,W] in the net's own terms."""
+
+
+REFERENCE = Compute(torch.device("cpu"), torch.float32, "cpu and float32, the reference")
+
+
+class Denoiser:
+    """A net and a process as one function (x_t, condition, t) -> x0_hat [B,3,H,W].
+
+    The net alone runs in `compute.dtype`; everything around it stays in the dtype of the images.
+    """
+
+    def __init__(
+        self, net: nn.Module, process: Process, prediction: Prediction, *, scale: int, compute: Compute = REFERENCE
+    ) -> None:
+        self.net = net
+        self.process = process
+        self.prediction = prediction
+        self.scale = scale
+        self.compute = compute
+
+    def condition(self, low: Tensor) -> Condition:
+        """low [B,3,h,w] in [-1,1] -> what every step shares."""
+        with self.compute.autocast():
+            condition: Condition = self.net.encode(low)  # type: ignore[operator]
+        return condition
+
+    def raw(self, x_t: Tensor, condition: Condition, t: Tensor) -> Tensor:
+        """The net's own prediction (eps, x0 or v), [B,3,H,W] in the dtype of x_t."""
+        level = self.process.level(t).to(x_t.device, x_t.dtype)
+        with self.compute.autocast():
+            out: Tensor = self.net(x_t, condition, level)
+        return out.to(x_t.dtype)
+
+    def __call__(self, x_t: Tensor, condition: Condition, t: Tensor) -> Tensor:
+        return self.to_x0(self.raw(x_t, condition, t), x_t, condition.y, t)
+
+    def to_x0(self, raw: Tensor, x_t: Tensor, y: Tensor, t: Tensor) -> Tensor:
+        """The clean image that a raw prediction stands for."""
+        if self.prediction == "x0":
+            return raw
+        if self.prediction == "eps":
+            return self.process.x0_between(x_t, raw, y, t)
+        a, s = spread(self.process.signal(t), x_t), spread(self.process.std(t), x_t)
+        pull = self.process.mean(torch.zeros_like(y), y, t)
+        return (a * (x_t - pull) - s * raw) / (a**2 + s**2)
+
+    def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """What the net should have said: eps, x0, or v = signal * eps - std * x0 (Salimans and Ho 2022)."""
+        if self.prediction == "x0":
+            return x0
+        if self.prediction == "eps":
+            return eps
+        return spread(self.process.signal(t), x0) * eps - spread(self.process.std(t), x0) * x0
+
+
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Eval mode and no gradient inside; the mode of every submodule is restored, also after an error."""
+    modes = {module: module.training for module in net.modules()}
+    net.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

@@ -1,0 +1,79 @@
+"""A sampler walks back from noise to the image in any number of steps.
+
+One loop: `stochasticity` 0 is deterministic (DDIM and its residual analogue), 1 is ancestral (DDPM, ResShift).
+`order` 2 extrapolates the guess over time, as DPM-Solver++(2M) does for the Gaussian family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dreamsr.core.denoiser import Condition, Denoiser
+
+NoiseSource = Callable[[int], Tensor]
+"""step number -> N(0,1) noise [B,3,H,W]; number 0 is the start, number i the noise added after step i."""
+
+
+def spaced_times(timesteps: int, steps: int) -> Tensor:
+    """[steps+1] float64: whole times falling evenly from T to 0.
+
+    Raises ValueError unless 1 <= steps <= T.
+    """
+    if not 1 <= steps <= timesteps:
+        raise ValueError(f"steps must be in 1..{timesteps}, got {steps}")
+    return torch.linspace(timesteps, 0, steps + 1, dtype=torch.float64).round()
+
+
+def start(denoiser: Denoiser, y: Tensor, noise: Tensor) -> Tensor:
+    """x_T: pure noise where the process forgets the image, y plus a little noise where it leads there."""
+    final = torch.full((len(y),), denoiser.process.timesteps, dtype=torch.float64)
+    # The Gaussian family still holds sqrt(alpha_bar_T) of the image at T; y stands in for it.
+    return denoiser.process.corrupt(y, y, noise, final)
+
+
+def sample(
+    denoiser: Denoiser,
+    condition: Condition,
+    *,
+    steps: int,
+    noise: NoiseSource,
+    stochasticity: float = 0.0,
+    order: Literal[1, 2] = 1,
+    clip: bool = True,
+    on_step: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """x0 [B,3,H,W] by exactly `steps` calls of the net, at falling times evenly spaced from T.
+
+    `noise` is asked for the start, and for every later step only if `stochasticity` is above 0. `clip` keeps
+    each estimate in [-1,1], as SR3 and DDPM do. `on_step` hears the number of finished steps and that step's x0_hat.
+    """
+    y, process = condition.y, denoiser.process
+    times = spaced_times(process.timesteps, steps)
+    x = start(denoiser, y, noise(0))
+    previous: Tensor | None = None
+    for i in range(steps):
+        t, s = (times[j].expand(len(y)) for j in (i, i + 1))
+        x0_hat = denoiser(x, condition, t)
+        x0_hat = x0_hat.clamp(-1, 1) if clip else x0_hat
+        guess = x0_hat
+        if order == 2 and previous is not None and i + 1 < steps:
+            guess = x0_hat + extrapolation(denoiser, times[i - 1], times[i], times[i + 1]) * (x0_hat - previous)
+        fresh = noise(i + 1) if stochasticity > 0 and i + 1 < steps else None
+        x = process.step(x, guess, y, t, s, noise=fresh, stochasticity=stochasticity)
+        previous = x0_hat
+        if on_step is not None:
+            on_step(i + 1, x0_hat)
+    return x
+
+
+def extrapolation(denoiser: Denoiser, before: Tensor, now: Tensor, after: Tensor) -> float:
+    """1/(2r) of DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2), in log signal-to-noise; 0 where it is infinite."""
+    signal, std = denoiser.process.signal, denoiser.process.std
+    lams = [(signal(t).log() - std(t).log()) for t in (before, now, after)]
+    last, ahead = lams[1] - lams[0], lams[2] - lams[1]
+    ratio = float(ahead / (2 * last))
+    return ratio if torch.isfinite(torch.tensor(ratio)) else 0.0
