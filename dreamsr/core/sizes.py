@@ -1,0 +1,89 @@
+"""How large the result is to be, and the shortest chain of nets that gets there."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from dreamsr.errors import UsageError
+
+MAX_SCALE = 16.0
+
+
+@dataclass(frozen=True)
+class Size:
+    """What was asked for: a `scale` in (1, 16], or `width`, `height` or `max_side` in pixels.
+
+    With width or height alone the other follows; with both the result has exactly that size.
+    """
+
+    scale: float | None = None
+    width: int | None = None
+    height: int | None = None
+    max_side: int | None = None
+
+    def __post_init__(self) -> None:
+        sides = {"--width": self.width, "--height": self.height, "--max-side": self.max_side}
+        for option, value in sides.items():
+            if value is not None and value < 1:
+                raise UsageError(f"{option} is {value}, but it must be 1 or more")
+        asked = [self.scale is not None, self.width is not None or self.height is not None, self.max_side is not None]
+        if sum(asked) != 1:
+            raise UsageError("choose one of --scale, --width and --height, or --max-side")
+        if self.scale is not None and not 1 < self.scale <= MAX_SCALE:
+            raise UsageError(f"--scale is {self.scale:g}, but it must be above 1 and at most {MAX_SCALE:g}")
+
+    def of(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of the result of a height x width picture. Raises UsageError where that is no larger."""
+        if self.scale is not None:
+            return _rounded(height * self.scale), _rounded(width * self.scale)
+        if self.max_side is not None:
+            factor = self.max_side / max(height, width)
+            target = _rounded(height * factor), _rounded(width * factor)
+        elif self.width is not None and self.height is not None:
+            target = self.height, self.width
+        elif self.width is not None:
+            target = _rounded(height * self.width / width), self.width
+        else:
+            target = self.height or 1, _rounded(width * (self.height or 1) / height)
+        check_target(height, width, *target, must_grow=True)
+        return target
+
+
+def _rounded(length: float) -> int:
+    return max(1, math.floor(length + 0.5))
+
+
+def check_target(height: int, width: int, target_height: int, target_width: int, *, must_grow: bool = False) -> None:
+    """Raise UsageError unless the target is at least as large as the picture and at most 16 times that."""
+    shrinks = target_height < height or target_width < width
+    if shrinks or (must_grow and (target_height, target_width) == (height, width)):
+        raise UsageError(f"{width}x{height} to {target_width}x{target_height} does not enlarge; choose a larger size")
+    if target_height > MAX_SCALE * height + 1 or target_width > MAX_SCALE * width + 1:
+        raise UsageError(
+            f"{width}x{height} to {target_width}x{target_height} is more than {MAX_SCALE:g} times; "
+            "choose a smaller size"
+        )
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One net over a whole image: the size in pixels that it starts from, and its scale."""
+
+    height: int
+    width: int
+    scale: int
+
+
+def plan_passes(height: int, width: int, target_height: int, target_width: int, scale: int) -> list[Pass]:
+    """The shortest chain of nets of one `scale` that reaches the target; one Lanczos resize completes it.
+
+    A chain of one resizes after its net. A longer chain resizes *before* its last net, to a `scale`-th of the
+    target: the net then sees a picture as sharp as those it was trained on and computes no pixels in vain.
+    """
+    factor = max(target_height / height, target_width / width)
+    count = 1 if scale == 1 else max(1, math.ceil(math.log(factor) / math.log(scale) - 1e-9))
+    passes = [Pass(height * scale**i, width * scale**i, scale) for i in range(count)]
+    if count > 1:
+        passes[-1] = Pass(math.ceil(target_height / scale), math.ceil(target_width / scale), scale)
+    return passes
