@@ -42,7 +42,7 @@ class ProcessConfig:
     geometric_power: float = 0.3
 
     def __post_init__(self) -> None:
-        _require(self.timesteps >= 1, "process.timesteps", self.timesteps, "1 or more")
+        _require(1 <= self.timesteps <= 100_000, "process.timesteps", self.timesteps, "1..100000")
         _require(0 < self.kappa < math.inf, "process.kappa", self.kappa, "above 0 and finite")
         _require(0 < self.beta_first <= self.beta_last < 1, "process.beta_first", self.beta_first, "in (0, beta_last]")
         roots = 0 < self.sqrt_eta_first < self.sqrt_eta_last <= 1
