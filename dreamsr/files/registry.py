@@ -1,0 +1,193 @@
+"""weights.toml: one table per published weights file, and nothing about any of them in code."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from dreamsr.config import ModelConfig
+from dreamsr.errors import WeightsError
+
+FILE_NAME = "weights.toml"
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
+REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
+BACKBONES: tuple[str, ...] = get_args(get_type_hints(ModelConfig)["backbone"])
+
+Metric = Mapping[str, str | int | float]
+"""One measurement: what `dreamsr bench` found, with at least `dataset` and `protocol` in words."""
+
+
+@dataclass(frozen=True)
+class WeightsEntry:
+    """One table of weights.toml. `repo` is "" as long as no repository holds the file."""
+
+    name: str
+    description: str
+    backbone: str
+    scale: int
+    degradation: str
+    steps: int
+    sha256: str
+    size_bytes: int
+    licence: str
+    training_data: str
+    training_data_licence: str
+    bundled: bool = False
+    repo: str = ""
+    file: str = "model.safetensors"
+    revision: str = ""
+    metrics: tuple[Metric, ...] = ()
+
+    @property
+    def published(self) -> bool:
+        """Whether a Hub repository is said to hold the file."""
+        return bool(self.repo)
+
+
+def registry() -> Mapping[str, WeightsEntry]:
+    """Every table of weights.toml by name, in its order. Raises WeightsError where the file is missing or wrong."""
+    return _read(registry_file())
+
+
+def describe_weights(name: str) -> WeightsEntry | None:
+    """The table of `name`, or None if weights.toml has no such name."""
+    return registry().get(name)
+
+
+def registry_file() -> Path:
+    """weights.toml inside the installed package, or beside the package in a source checkout."""
+    package = Path(str(files("dreamsr")))
+    for path in (package / FILE_NAME, package.parent / FILE_NAME):
+        if path.is_file():
+            return path
+    raise WeightsError(f"{package / FILE_NAME} is missing; the installation is incomplete, install dreamsr again")
+
+
+def bundled_file(name: str) -> Path:
+    """Where weights that come with the package lie."""
+    return Path(str(files("dreamsr"))) / "bundled" / f"{name}.safetensors"
+
+
+def unknown_weights(name: str) -> WeightsError:
+    """The error for a name that nothing answers to, with the names that do."""
+    names = list(registry())
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    known = ", ".join(names) or "none"
+    return WeightsError(
+        f"no weights are called {name!r}; {hint}known names: {known}; also possible: "
+        "a .safetensors file, the folder of a training run, or user/repo[@revision][:file] on the Hugging Face Hub"
+    )
+
+
+@cache
+def _read(path: Path) -> Mapping[str, WeightsEntry]:
+    try:
+        return parse_registry(path.read_text("utf-8"), source=str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{path}: cannot be read ({error})") from None
+
+
+def parse_registry(text: str, *, source: str) -> dict[str, WeightsEntry]:
+    """Tables of a weights.toml. Raises WeightsError for what is unknown, missing, or cannot be."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise WeightsError(f"{source}: not TOML ({error})") from None
+    return {name: _entry(name, table, source) for name, table in tables.items()}
+
+
+def _entry(name: str, table: object, source: str) -> WeightsEntry:
+    where = f"{source}: [{name}]"
+    if not NAME.fullmatch(name):
+        raise WeightsError(f"{where}: a name is made of a-z, 0-9, '.', '_' and '-'")
+    if not isinstance(table, dict):
+        raise WeightsError(f"{where}: must be a table")
+    fields = {field.name: field for field in dataclasses.fields(WeightsEntry) if field.name != "name"}
+    needed = {key for key, field in fields.items() if field.default is dataclasses.MISSING}
+    if unknown := sorted(set(table) - set(fields)):
+        raise WeightsError(f"{where}: {unknown[0]} is unknown; possible: {', '.join(fields)}")
+    if missing := sorted(needed - set(table)):
+        raise WeightsError(f"{where}: {', '.join(missing)} is missing")
+    kinds = {"str": str, "int": int, "bool": bool}
+    for key, value in table.items():
+        if key != "metrics" and type(value) is not kinds[str(fields[key].type)]:
+            raise WeightsError(f"{where}: {key} is {value!r}, but it must be of type {fields[key].type}")
+    entry = WeightsEntry(name=name, **{**table, "metrics": _metrics(table.get("metrics", []), where)})
+    for problem in _problems(entry):
+        raise WeightsError(f"{where}: {problem}")
+    return entry
+
+
+def _metrics(rows: object, where: str) -> tuple[Metric, ...]:
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise WeightsError(f"{where}: metrics must be tables, [[name.metrics]]")
+    for row in rows:
+        if not all(_is_plain(value) for value in row.values()):
+            raise WeightsError(f"{where}: metrics hold texts and finite numbers only")
+        if not all(isinstance(row.get(key), str) for key in ("dataset", "protocol")):
+            raise WeightsError(f"{where}: every metrics table needs dataset and protocol in words")
+    return tuple(rows)
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, str) or (type(value) in (int, float) and math.isfinite(value))  # type: ignore[arg-type]
+
+
+def _problems(entry: WeightsEntry) -> Iterable[str]:
+    """What cannot be true of an entry whose types are right."""
+    for key in ("description", "degradation", "licence", "training_data", "training_data_licence"):
+        if not getattr(entry, key).strip():
+            yield f"{key} is empty"
+    if entry.backbone not in BACKBONES:
+        yield f"backbone is {entry.backbone!r}, possible: {', '.join(BACKBONES)}"
+    for key in ("scale", "steps", "size_bytes"):
+        if getattr(entry, key) < 1:
+            yield f"{key} is {getattr(entry, key)}, but it must be 1 or more"
+    if not SHA256.fullmatch(entry.sha256):
+        yield f"sha256 is {entry.sha256!r}, but it must be 64 hexadecimal digits"
+    if entry.repo and not REPO.fullmatch(entry.repo):
+        yield f"repo is {entry.repo!r}, but it must be user/repo, or empty until a repository holds the file"
+    if entry.repo and not COMMIT.fullmatch(entry.revision):
+        yield f"revision is {entry.revision!r}, but it must be the 40 hexadecimal digits of a commit"
+    if not is_weights_path(entry.file):
+        yield f"file is {entry.file!r}, but it must be a .safetensors file in the repository"
+
+
+def is_weights_path(file: str) -> bool:
+    """Whether `file` may be asked of a repository: a relative path down to a .safetensors file."""
+    parts = file.split("/")
+    return file.endswith(".safetensors") and all(part not in ("", ".", "..") for part in parts) and "\\" not in file
+
+
+def table(entry: WeightsEntry) -> str:
+    """The TOML of an entry, which `parse_registry` reads back."""
+    lines = [f'["{entry.name}"]' if "." in entry.name else f"[{entry.name}]"]
+    for field in dataclasses.fields(entry):
+        if field.name not in ("name", "metrics"):
+            lines.append(f"{field.name} = {_toml(getattr(entry, field.name))}")
+    for row in entry.metrics:
+        lines += ["", lines[0].replace("[", "[[").replace("]", ".metrics]]")]
+        lines += [f"{_key(key)} = {_toml(value)}" for key, value in row.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml(name)
+
+
+def _toml(value: Any) -> str:
+    # JSON's texts and numbers are TOML's, but for DEL and for halves of characters, which stay unescaped here.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,1 @@
+"""What a user asks for: enlarge, compare, train, measure. Tasks print nothing; they report through callbacks."""
