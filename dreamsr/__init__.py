@@ -14,14 +14,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dreamsr.core.sizes import Size
     from dreamsr.tasks.upscale import Progress, Upscaler, upscale
 
 __version__ = "0.1.0"
-__all__ = ["Progress", "Upscaler", "__version__", "upscale"]
+__all__ = ["Progress", "Size", "Upscaler", "__version__", "upscale"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Progress", "Upscaler", "upscale"):
+    if name in __all__:
         from dreamsr.tasks import upscale as module
 
         return getattr(module, name)
@@ -29,4 +30,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,127 @@
+"""The command line: each command parses, calls one task and shows the result.
+
+Exit codes: 0 done, 1 something could not be done, 2 the request makes no sense, 130 interrupted, 141 the reader
+of our output went away. Heavy libraries are imported inside the commands, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import dreamsr
+from dreamsr.cli import console
+from dreamsr.cli.bench import bench
+from dreamsr.cli.doctor import doctor
+from dreamsr.cli.train import finetune, train
+from dreamsr.cli.upscale import upscale
+from dreamsr.cli.weights import weights_app
+from dreamsr.errors import DreamsrError
+
+INTERRUPTED, BROKEN_PIPE = 130, 141
+
+app = typer.Typer(
+    name="dreamsr",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        console.say(f"dreamsr {dreamsr.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Enlarge pictures with a small diffusion model, on any machine; train and measure such models."""
+
+
+app.command()(upscale)
+app.command()(train)
+app.command()(finetune)
+app.command()(bench)
+app.command()(doctor)
+app.add_typer(weights_app, name="weights")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (`sys.argv` if none is given) and return the exit code; prints no traceback.
+
+    DREAMSR_TRACEBACK=1 lets every exception through, for bug reports.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be text
+    code = _guarded(arguments)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = BROKEN_PIPE
+    if code == BROKEN_PIPE:
+        _silence_stdout()
+    return code
+
+
+def _guarded(arguments: Sequence[str] | None) -> int:
+    try:
+        return _run(arguments)
+    except DreamsrError as error:
+        console.fail(str(error))
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        console.note("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        return BROKEN_PIPE
+    except Exception as error:
+        return _explain(error)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    command = typer.main.get_command(app)
+    try:
+        result = command.main(args=arguments, prog_name="dreamsr", standalone_mode=False)
+    except SystemExit as stop:
+        # Typer turns a broken pipe into exit code 1.
+        if isinstance(stop.__context__, BrokenPipeError):
+            return BROKEN_PIPE
+        return stop.code if isinstance(stop.code, int) else 1
+    if result == INTERRUPTED:  # typer has made a code of the exception
+        raise KeyboardInterrupt
+    return result if isinstance(result, int) else 0
+
+
+def _explain(error: Exception) -> int:
+    """What typer says about a wrong command line, or an error that is ours."""
+    describe, code = getattr(error, "format_message", None), getattr(error, "exit_code", None)
+    if describe is not None and isinstance(code, int):  # a typer or click exception, whichever copy it came from
+        if type(error).__name__ == "NoArgsIsHelpError":
+            console.note("")
+            console.err().print(describe())
+        else:
+            console.fail(describe())
+        return code
+    if os.environ.get("DREAMSR_TRACEBACK"):
+        raise error
+    console.fail(
+        f"internal error ({type(error).__name__}: {error}); please report it, "
+        "with what DREAMSR_TRACEBACK=1 shows when you run the command again"
+    )
+    return 1
+
+
+def _silence_stdout() -> None:
+    """Point stdout at nothing, or the interpreter would complain about the closed pipe when it ends."""
+    with open(os.devnull, "w") as nothing:  # noqa: PTH123
+        os.dup2(nothing.fileno(), sys.stdout.fileno())

@@ -1,0 +1,113 @@
+"""The only module that prints. Results go to stdout; progress, notes and errors to stderr.
+
+`out()` and `err()` are rich consoles made on first use; both honour NO_COLOR, TERM=dumb and pipes, and take
+texts literally (file names may hold brackets). Bars are drawn on terminals only, logs get plain lines.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+
+
+@cache
+def out() -> Console:
+    """The console on stdout."""
+    return _console(stderr=False)
+
+
+@cache
+def err() -> Console:
+    """The console on stderr."""
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console
+
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich would exit with 1; main() knows better
+
+    return Plain(stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def one_line(text: str) -> str:
+    """`text` with line breaks and control characters escaped: fit for one line of a log or a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def fail(message: str) -> None:
+    """`error: <one line>` on stderr."""
+    _line("error: ", message, "bold red")
+
+
+def warn(message: str) -> None:
+    """`warning: <one line>` on stderr."""
+    _line("warning: ", message, "yellow")
+
+
+def note(message: str) -> None:
+    """One line on stderr, for people rather than for programs."""
+    _line("", message, "")
+
+
+def _line(label: str, message: str, style: str) -> None:
+    from rich.text import Text
+
+    err().print(Text.assemble((label, style), one_line(message)))
+
+
+def say(text: str) -> None:
+    """Text on stdout, as it is."""
+    out().print(text)
+
+
+def say_json(value: Mapping[str, Any]) -> None:
+    """One JSON object on one line of stdout, plain ASCII, in one write and flushed at once."""
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None, header: bool = True
+) -> None:
+    """A table on stdout; plain aligned columns where stdout is no terminal."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    console = out()
+    style = box.SIMPLE_HEAD if console.is_terminal and header else None
+    drawn = Table(*columns, title=title, title_justify="left", box=style, show_header=header)
+    for row in rows:
+        drawn.add_row(*(Text(one_line(cell), overflow="fold") for cell in row))
+    # A pipe has no width: rich would assume 80 columns and cut the cells.
+    console.print(drawn, width=None if console.is_terminal else 10_000, no_wrap=not console.is_terminal)
+
+
+@contextmanager
+def bars(*, quiet: bool = False) -> Iterator[Bars | None]:
+    """Progress bars on stderr with the time left, or None where they would be noise (pipes, logs, quiet)."""
+    console = err()
+    if quiet or not console.is_terminal or console.is_dumb_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield progress

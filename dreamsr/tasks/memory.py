@@ -1,0 +1,79 @@
+"""How large a tile may be, from the memory that is free now, and what running out of it looks like."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from dreamsr.errors import DeviceError
+
+BYTES_PER_LARGE_PX = 420
+"""Working memory of one denoising step per px of the large image; twice what the default net was measured to take."""
+AUTOMATIC_TILES_PX = (512, 256, 128, 96)
+"""Few sizes, far apart: the same machine chooses the same one tomorrow, and so gives the same bytes."""
+CGROUP_LIMITS = (
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
+)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that a computation on `device` can still take, in bytes; in a container, of the container."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return min(_free_in_system(), *_free_in_container())
+
+
+def total_bytes() -> int:
+    """Memory built into this machine, in bytes; 0 where the system cannot tell."""
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def _free_in_system() -> int:
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    # No portable way to ask for free memory: half of what is built in is a careful guess.
+    return total_bytes() // 2 or 2_000_000_000
+
+
+def _free_in_container() -> list[int]:
+    """What each memory limit of a container leaves; a huge number where there is none."""
+    free = [1 << 62]
+    for limit, used in CGROUP_LIMITS:
+        try:
+            free.append(max(0, int(limit.read_text()) - int(used.read_text())))
+        except (OSError, ValueError):  # no such limit, or "max"
+            continue
+    return free
+
+
+def automatic_tile_px(device: torch.device, *, scale: int) -> int:
+    """The largest side of `AUTOMATIC_TILES_PX`, in px of the small image, that fits a quarter of the free memory."""
+    room = free_bytes(device) // 4
+    fitting = [side for side in AUTOMATIC_TILES_PX if side**2 * scale**2 * BYTES_PER_LARGE_PX <= room]
+    return fitting[0] if fitting else AUTOMATIC_TILES_PX[-1]
+
+
+def require_room(height: int, width: int, bytes_per_pixel: int) -> None:
+    """Raise DeviceError where a result of this size (and the copies made on its way to a file) cannot fit."""
+    needed, free = 3 * height * width * bytes_per_pixel, free_bytes(torch.device("cpu"))
+    if needed > free:
+        raise DeviceError(
+            f"a result of {width}x{height} needs about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
+            "choose a smaller size or close other programs"
+        )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch or Python says that memory ran out, on any device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error).lower()
+    return any(sign in text for sign in ("out of memory", "can't allocate memory", "not enough memory"))

@@ -1,0 +1,417 @@
+"""`dreamsr upscale` as people use it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dreamsr import cli
+from dreamsr.files.images import read_picture
+
+Run = Callable[..., int]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    for name in ("RANK", "WORLD_SIZE", "DREAMSR_TRACEBACK"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def upscale(tiny_weights: Path) -> Run:
+    def run(*arguments: str) -> int:
+        return cli.main(["upscale", "--weights", str(tiny_weights), "--device", "cpu", *arguments])
+
+    return run
+
+
+def draw(name: str, size: tuple[int, int] = (12, 9), mode: str = "RGB", seed: int = 0, **options: Any) -> Path:
+    rng = np.random.default_rng(seed)
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(rng.integers(0, 256, (size[1], size[0], 4), np.uint8)).convert(mode).save(path, **options)
+    return path
+
+
+def size_of(path: str) -> tuple[int, int]:
+    picture = read_picture(path)
+    return picture.width, picture.height
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def tree(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+# --- one picture ------------------------------------------------------------------------------------------------------
+
+
+def test_one_picture(upscale: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    draw("a.png")
+    assert upscale("a.png") == 0
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("a.png -> a_x4.png  12x9 to 48x36 in ")
+    assert size_of("a_x4.png") == (48, 36)
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        (["-s", "1.5"], (18, 14)),
+        (["--scale", "16"], (192, 144)),
+        (["--width", "40"], (40, 30)),
+        (["--height", "30"], (40, 30)),
+        (["--width", "40", "--height", "40"], (40, 40)),
+        (["--max-side", "100"], (100, 75)),
+    ],
+)
+def test_sizes(upscale: Run, options: Sequence[str], size: tuple[int, int]) -> None:
+    draw("a.png")
+    assert upscale("a.png", *options, "-o", "b.png", "-q") == 0
+    assert size_of("b.png") == size
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (17, 3)])
+@pytest.mark.parametrize(
+    ("mode", "ending", "expected"),
+    [
+        ("1", "png", "L"),
+        ("L", "png", "L"),
+        ("L", "jpg", "L"),
+        ("L", "tif", "L"),
+        ("L", "avif", "L"),
+        ("LA", "png", "LA"),
+        ("P", "png", "RGBA"),
+        ("RGB", "png", "RGB"),
+        ("RGB", "bmp", "RGB"),
+        ("RGB", "webp", "RGB"),
+        ("RGB", "avif", "RGB"),
+        ("RGBA", "png", "RGBA"),
+        ("RGBA", "webp", "RGBA"),
+        ("RGBA", "tif", "RGBA"),
+        ("CMYK", "jpg", "RGB"),
+        ("CMYK", "tif", "RGB"),
+        ("I;16", "png", "I;16"),
+        ("I;16", "tif", "I;16"),
+    ],
+)
+def test_every_mode_comes_back(upscale: Run, mode: str, ending: str, expected: str, size: tuple[int, int]) -> None:
+    if mode == "I;16":
+        deep = np.random.default_rng(0).integers(0, 65536, (size[1], size[0]), np.uint16)
+        Image.fromarray(deep).save(f"a.{ending}")
+    else:
+        draw(f"a.{ending}", size, mode)
+    assert upscale(f"a.{ending}", "--steps", "1", "-s", "3") == 0
+    with Image.open(f"a_x3.{ending}") as result:
+        assert (result.mode, result.size) == (expected, (3 * size[0], 3 * size[1]))
+
+
+def test_sixteen_bit_colour_stays(upscale: Run) -> None:
+    from dreamsr.files.images import Picture, write_picture
+
+    deep = np.random.default_rng(0).integers(0, 65536, (9, 9, 3), np.uint16)
+    write_picture("a.png", Picture(deep))
+    assert upscale("a.png", "-s", "2") == 0
+    assert read_picture("a_x2.png").pixels.dtype == np.uint16
+
+
+def test_losing_depth_is_told(upscale: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 999).save("a.png")
+    assert upscale("a.png", "-o", "a.jpg", "--json") == 0
+    said = capsys.readouterr()
+    assert "16 bit became 8 bit" in said.err
+    assert lines(said.out)[0]["notes"] == ["16 bit became 8 bit, which is all that JPEG holds"]
+
+
+def test_metadata_stays_or_goes(upscale: Run) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "Camera"
+    exif[0x0112] = 6
+    draw("a.jpg", exif=exif)
+    assert upscale("a.jpg") == 0
+    assert upscale("a.jpg", "--strip", "-o", "bare.jpg") == 0
+    with Image.open("a_x4.jpg") as kept, Image.open("bare.jpg") as bare:
+        assert (kept.getexif()[0x010F], kept.size) == ("Camera", (36, 48))
+        assert kept.getexif().get(0x0112, 1) == 1
+        assert not bare.getexif()
+
+
+def test_transparency_needs_a_format_that_holds_it(upscale: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    draw("a.png", mode="RGBA")
+    assert upscale("a.png", "-o", "a.jpg") == 1
+    assert "transparency, which JPEG cannot hold" in capsys.readouterr().err
+    assert not Path("a.jpg").exists()
+
+
+def test_quality_changes_the_size(upscale: Run) -> None:
+    draw("a.png", (40, 40))
+    assert upscale("a.png", "-o", "low.jpg", "--quality", "20") == upscale("a.png", "-o", "high.jpg") == 0
+    assert Path("low.jpg").stat().st_size < Path("high.jpg").stat().st_size
+
+
+@pytest.mark.parametrize("options", [["--steps", "1"], ["--steps", "50", "--fidelity", "0.5"], ["--tile", "72"]])
+def test_same_seed_same_bytes(upscale: Run, options: Sequence[str]) -> None:
+    draw("a.png", (30, 20))
+    for name in ("1.png", "2.png"):
+        assert upscale("a.png", "-o", name, "--seed", "3", *options) == 0
+    assert upscale("a.png", "-o", "3.png", "--seed", "4", *options) == 0
+    assert Path("1.png").read_bytes() == Path("2.png").read_bytes() != Path("3.png").read_bytes()
+
+
+def test_consistency_is_told(upscale: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(np.full((20, 20, 3), 90, np.uint8) + np.arange(20, dtype=np.uint8)[:, None]).save("a.png")
+    assert upscale("a.png", "--json", "--consistency") == 0
+    assert lines(capsys.readouterr().out)[0]["consistency_db"] > 40
+
+
+# --- many pictures ----------------------------------------------------------------------------------------------------
+
+
+def test_folders_keep_their_tree(upscale: Run, folder: Path) -> None:
+    for name in ("in/a.jpg", "in/a.png", "in/deep/b.webp"):
+        draw(name)
+    assert upscale("in", "-r", "-o", "out", "--format", "png", "-s", "2") == 0
+    assert tree(folder / "out") == ["a_jpg_x2.png", "a_png_x2.png", "deep/b_x2.png"]
+
+
+def test_bad_files_are_passed_over(upscale: Run, capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    draw("in/a.png")
+    draw("in/z.png")
+    (folder / "in/bad.png").write_bytes(b"nothing")
+    whole = draw("in/cut.jpg", (200, 200)).read_bytes()
+    (folder / "in/cut.jpg").write_bytes(whole[: len(whole) // 2])
+    assert upscale("in", "gone.png", "-o", "out", "--json") == 1
+    said = capsys.readouterr()
+    found = {entry["input"]: entry["status"] for entry in lines(said.out)}
+    assert found == {
+        "in/a.png": "done",
+        "in/z.png": "done",
+        "in/bad.png": "failed",
+        "in/cut.jpg": "failed",
+        "gone.png": "failed",
+    }
+    assert said.err.count("error: ") == 3
+    assert said.err.splitlines()[-1].startswith("2 done, 3 failed in ")
+    assert tree(folder / "out") == ["a_x4.png", "z_x4.png"]
+
+
+def test_json_has_one_line_per_file_and_nothing_else(upscale: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    draw("a.png")
+    draw("b.png")
+    assert upscale("a.png", "b.png", "--json", "-q") == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    first = lines(said.out)[0]
+    assert first.pop("seconds") >= 0
+    assert first == {
+        "input": "a.png",
+        "output": "a_x4.png",
+        "status": "done",
+        "input_width": 12,
+        "input_height": 9,
+        "width": 48,
+        "height": 36,
+        "format": "PNG",
+    }
+
+
+def test_skipping_takes_only_what_is_whole(upscale: Run, capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        draw(f"in/{name}", (30, 30))
+    assert upscale("in", "-o", "out") == 0
+    before = {name: (folder / "out" / name).read_bytes() for name in tree(folder / "out")}
+    (folder / "out/b_x4.png").write_bytes(before["b_x4.png"][:-20])
+    (folder / "out/c_x4.png").unlink()
+    capsys.readouterr()
+    assert upscale("in", "-o", "out", "--if-exists", "skip", "--json") == 0
+    assert [entry["status"] for entry in lines(capsys.readouterr().out)] == ["skipped", "done", "done"]
+    assert {name: (folder / "out" / name).read_bytes() for name in tree(folder / "out")} == before
+
+
+def test_skipping_does_not_take_a_picture_of_another_size(upscale: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    draw("a.png")
+    mine = draw("b.png", (3, 3)).read_bytes()
+    assert upscale("a.png", "-o", "b.png", "--if-exists", "skip") == 1
+    assert "exists with 3x3 instead of 48x36 px" in capsys.readouterr().err
+    assert Path("b.png").read_bytes() == mine
+
+
+def test_existing_results_are_never_replaced_unasked(upscale: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    draw("a.png")
+    draw("a_x4.png", (2, 2))
+    assert upscale("a.png") == 1
+    assert capsys.readouterr().err.startswith("error: a_x4.png exists already; choose --if-exists")
+    assert upscale("a.png", "--if-exists", "rename") == 0
+    assert size_of("a_x4_2.png") == (48, 36)
+    assert size_of("a_x4.png") == (2, 2)
+    assert upscale("a.png", "--if-exists", "overwrite") == 0
+    assert size_of("a_x4.png") == (48, 36)
+
+
+def test_an_input_is_never_touched(upscale: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    before = draw("a.png").read_bytes()
+    assert upscale("a.png", "-o", "a.png", "--if-exists", "overwrite") == 1
+    assert "is an input" in capsys.readouterr().err
+    assert Path("a.png").read_bytes() == before
+
+
+def test_a_dry_run_shows_all_and_does_nothing(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    draw("in/a.png")
+    (folder / "in/bad.png").write_bytes(b"?")
+    assert cli.main(["upscale", "in", "-o", "out", "--dry-run", "--weights", "there/are/none"]) == 1
+    said = capsys.readouterr().err
+    assert "in/a.png -> out/a_x4.png  12x9 to 48x36, PNG" in said
+    assert "1 planned, 1 failed" in said
+    assert tree(folder) == ["in/a.png", "in/bad.png"]
+    assert not (folder / "out").exists()
+
+
+def test_odd_names_survive(upscale: Run, capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    for name in ("bücher & [brackets].png", "new\nline.png", "-dash.png", "日本.png", "a.b.c.png"):
+        draw("in/x.png")
+        (folder / "in/x.png").rename(folder / "in" / name)
+    os.rename(draw("in/y.png"), b"in/\xff\xfe.png")  # noqa: PTH104 - a name that is no text
+    assert upscale("in", "-o", "out", "--json") == 0
+    said = capsys.readouterr()
+    assert len(lines(said.out)) == 6
+    assert "new\\nline" in said.err
+    assert len(tree(folder / "out")) == 6
+    assert upscale("--json", "-o", "o2", "--", "in/-dash.png") == 0
+
+
+def test_weights_that_do_not_exist_stop_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    draw("a.png")
+    draw("b.png")
+    assert cli.main(["upscale", "a.png", "b.png", "--weights", "no-such-weights"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("error: ") == 1
+    assert "no-such-weights" in said
+
+
+def test_a_missing_device_stops_everything(tiny_weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw("a.png")
+    assert cli.main(["upscale", "a.png", "--weights", str(tiny_weights), "--device", "cuda:77"]) == 1
+    assert "cuda:77" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_made(upscale: Run, capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    draw("a.png")
+    (folder / "file").write_bytes(b"")
+    assert upscale("a.png", "-o", "file/out/") == 1
+    assert "cannot be made" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    upscale: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    draw("in/a.png")
+    draw("in/b.png")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    assert upscale("in", "-o", "out") == 1
+    said = capsys.readouterr().err
+    assert said.count("No space left on device") == 2
+    assert tree(folder / "out") == []
+
+
+def test_an_internal_error_in_one_file_does_not_stop_the_others(
+    upscale: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dreamsr.tasks import batch
+
+    draw("a.png")
+    draw("b.png")
+    inner = batch.read_picture
+
+    def breaks(path: Path, **more: Any) -> Any:
+        if str(path) == "a.png":
+            raise ZeroDivisionError("oh")
+        return inner(path, **more)
+
+    monkeypatch.setattr(batch, "read_picture", breaks)
+    assert upscale("a.png", "b.png") == 1
+    assert "a.png: internal error (ZeroDivisionError: oh)" in capsys.readouterr().err
+    assert Path("b_x4.png").exists()
+
+
+# --- streams and the rest of the machine ------------------------------------------------------------------------------
+
+
+def test_streams(tiny_weights: Path) -> None:
+    data = draw("a.png").read_bytes()
+    command = [sys.executable, "-m", "dreamsr", "upscale", "-", "-w", str(tiny_weights), "--device", "cpu"]
+    done = subprocess.run([*command, "--format", "webp", "-s", "2"], input=data, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    with Image.open(io.BytesIO(done.stdout)) as result:
+        assert (result.format, result.size) == ("WEBP", (24, 18))
+    done = subprocess.run(command, input=b"", capture_output=True, timeout=120)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.startswith(b"error: ")
+
+
+def test_json_and_a_picture_do_not_share_standard_output(upscale: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    draw("a.png")
+    assert upscale("a.png", "-o", "-", "--json") == 2
+    assert "standard output" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away_ends_with_141(tiny_weights: Path) -> None:
+    draw("a.png", (300, 300))
+    command = [sys.executable, "-m", "dreamsr", "upscale", "a.png", "-o", "-", "-w", str(tiny_weights), "--steps", "1"]
+    process = subprocess.Popen([*command, "--device", "cpu"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    said = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(120) == 141
+    assert b"Traceback" not in said
+    assert b"error" not in said
+
+
+def test_a_bomb_is_refused_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    header = b"IHDR" + struct.pack(">LLBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    body = b"IDAT" + zlib.compress(bytes(800_000))
+    chunks = [struct.pack(">L", len(c) - 4) + c + struct.pack(">L", zlib.crc32(c)) for c in (header, body, b"IEND")]
+    Path("bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    assert Path("bomb.png").stat().st_size < 1024
+    cli.main(["upscale", "gone.png"])  # what is imported once is not the bomb's
+    began = time.process_time()
+    assert cli.main(["upscale", "bomb.png"]) == 1
+    assert time.process_time() - began < 1
+    assert "bomb.png has too many pixels" in capsys.readouterr().err
+
+
+def test_no_network_is_used(upscale: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a socket was opened")
+
+    draw("a.png")
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    assert upscale("a.png") == 0
