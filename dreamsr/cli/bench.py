@@ -1,0 +1,263 @@
+"""`dreamsr bench`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from dreamsr.cli import bench_show, console
+from dreamsr.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from dreamsr.tasks.bench_sweep import OnProgress, Progress
+
+WITH, OTHERS, RULES, REPORTS = "Sweep", "Other tools", "Protocol", "Reports"
+
+Data = Annotated[list[Path] | None, typer.Argument(help="Folders with large pictures, the truth.", show_default=False)]
+Weights = Annotated[
+    list[str] | None,
+    typer.Option(help="Names, files, runs or Hub references with commas; NAME=REF renames.", rich_help_panel=WITH),
+]
+Steps = Annotated[
+    str | None, typer.Option(help="Denoising steps, comma-separated; default: the weights'.", rich_help_panel=WITH)
+]
+Seeds = Annotated[int, typer.Option(help="How many seeds; spread over them is reported.", rich_help_panel=WITH)]
+Seed = Annotated[int, typer.Option(help="The first seed.", rich_help_panel=WITH)]
+Stochasticity = Annotated[
+    str, typer.Option(help="0 deterministic to 1 ancestral sampling, comma-separated.", rich_help_panel=WITH)
+]
+Ablation = Annotated[
+    tuple[str, str] | None,
+    typer.Option(help="Two training runs, compared image by image.", metavar="RUN_A RUN_B", rich_help_panel=WITH),
+]
+Fidelity = Annotated[float, typer.Option(help="0 most texture, 1 most faithful.", rich_help_panel=WITH)]
+Outputs = Annotated[
+    list[str] | None, typer.Option(help="NAME=DIR: score the pictures of a folder.", rich_help_panel=OTHERS)
+]
+Commands = Annotated[
+    list[str] | None,
+    typer.Option("--command", help="'NAME=tool {input} {output}': run, time and score.", rich_help_panel=OTHERS),
+]
+Timeout = Annotated[float, typer.Option(help="Seconds a command may take per picture.", rich_help_panel=OTHERS)]
+ProtocolName = Annotated[
+    str, typer.Option("--protocol", help="standard, y-channel (as VDSR) or idm (squares).", rich_help_panel=RULES)
+]
+Scale = Annotated[int, typer.Option("--scale", "-s", help="How many times larger.", rich_help_panel=RULES)]
+Low = Annotated[
+    list[Path] | None, typer.Option(help="Folder of given small pictures, one for each of DATA.", rich_help_panel=RULES)
+]
+Degradation = Annotated[
+    str, typer.Option(help="bicubic, or a sum such as blur-1.2+noise-10+jpeg-75.", rich_help_panel=RULES)
+]
+DegradationSeed = Annotated[int, typer.Option(help="Of the degradation's noise.", rich_help_panel=RULES)]
+Square = Annotated[int, typer.Option(help="Side of the squares of --protocol idm, in px.", rich_help_panel=RULES)]
+Lpips = Annotated[str, typer.Option(help="alex, vgg, both with a comma, or none.", rich_help_panel=RULES)]
+Limit = Annotated[int | None, typer.Option(help="Only the first pictures of each set.", rich_help_panel=RULES)]
+Speed = Annotated[
+    bool, typer.Option("--speed", help="Also time cold and warm, batch 1 and the best batch.", rich_help_panel=REPORTS)
+]
+Json = Annotated[Path | None, typer.Option("--json", help="The whole report; - for stdout.", rich_help_panel=REPORTS)]
+Csv = Annotated[Path | None, typer.Option("--csv", help="One line per picture and variant.", rich_help_panel=REPORTS)]
+Html = Annotated[
+    Path | None, typer.Option("--html", help="One self-contained page with charts and crops.", rich_help_panel=REPORTS)
+]
+Plots = Annotated[Path | None, typer.Option(help="Folder for the charts as SVG and PNG.", rich_help_panel=REPORTS)]
+Save = Annotated[Path | None, typer.Option(help="Folder for every enlarged picture.", rich_help_panel=REPORTS)]
+CheckFile = Annotated[
+    Path | None, typer.Option("--check", help="Run a report again and compare.", rich_help_panel=REPORTS)
+]
+Work = Annotated[Path | None, typer.Option(help="Where finished pictures are remembered; default: your cache folder.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Compute everything again.")]
+Device = Annotated[str, typer.Option(help="auto, cuda, cuda:1, mps or cpu.")]
+Precision = Annotated[str, typer.Option(help="auto, bf16 or fp32.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads; default: torch's own choice.")]
+Tile = Annotated[int, typer.Option(help="Side of the tiles in px of the small picture.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+
+
+def bench(
+    data: Data = None,
+    weights: Weights = None,
+    steps: Steps = None,
+    seeds: Seeds = 1,
+    seed: Seed = 0,
+    stochasticity: Stochasticity = "0",
+    dream_ablation: Ablation = None,
+    fidelity: Fidelity = 0.0,
+    outputs: Outputs = None,
+    commands: Commands = None,
+    command_timeout: Timeout = 3600.0,
+    protocol: ProtocolName = "standard",
+    scale: Scale = 4,
+    low: Low = None,
+    degradation: Degradation = "bicubic",
+    degradation_seed: DegradationSeed = 0,
+    square: Square = 512,
+    lpips: Lpips = "alex",
+    limit: Limit = None,
+    speed: Speed = False,
+    json_file: Json = None,
+    csv_file: Csv = None,
+    html_file: Html = None,
+    plots: Plots = None,
+    save_outputs: Save = None,
+    check_file: CheckFile = None,
+    work: Work = None,
+    fresh: Fresh = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+    tile: Tile = 512,
+    quiet: Quiet = False,
+) -> None:
+    """Measure weights and other tools on pictures, as the field does, with uncertainty and time.
+
+    Bicubic and Lanczos always take part. An interrupted run goes on where it stopped when it is started again.
+    """
+    if check_file is not None:
+        _check(check_file, work, json_file, quiet=quiet)
+        return
+    _require_outputs(json_file, csv_file, html_file, plots)
+    from dreamsr.tasks.bench import Request
+    from dreamsr.tasks.bench import bench as bench_task
+
+    request = Request(
+        data=tuple(str(folder.resolve()) for folder in data or ()),
+        low=tuple(str(folder.resolve()) for folder in low or ()),
+        weights=tuple(_absolute(name) for part in weights or () for name in part.split(",") if name),
+        ablation=tuple(_absolute(run) for run in dream_ablation or ()),
+        steps=_whole_numbers(steps or "", "--steps"),
+        seeds=seeds,
+        first_seed=seed,
+        stochasticity=_numbers(stochasticity, "--stochasticity"),
+        fidelity=fidelity,
+        outputs=tuple(_named(_absolute(text), "--outputs NAME=DIR") for text in outputs or ()),
+        commands=tuple(_named(text, "--command 'NAME=tool {input} {output}'") for text in commands or ()),
+        command_timeout_s=command_timeout,
+        protocol=protocol,
+        degradation=degradation,
+        degradation_seed=degradation_seed,
+        scale=scale,
+        square_px=square,
+        limit=limit,
+        lpips=() if lpips == "none" else tuple(lpips.split(",")),
+        device=device,
+        precision=_precision(precision),
+        threads=threads,
+        tile_px=tile,
+        speed=speed,
+    )
+    with _progress(quiet) as show:
+        report = bench_task(
+            request,
+            work=work,
+            fresh=fresh,
+            save_outputs=save_outputs,
+            command_line=shlex.join(["dreamsr", *sys.argv[1:]]),
+            on_progress=show,
+            on_notice=console.warn,
+        )
+    bench_show.show(report, json_file)
+    bench_show.write(report, json_file=json_file, csv_file=csv_file, html_file=html_file, plots=plots)
+    for failure in report.data["failures"]:
+        console.fail(f"{failure['method']} on {failure['dataset']}: {failure['message']}")
+    if report.failed:
+        raise typer.Exit(1)
+
+
+def _check(path: Path, work: Path | None, json_file: Path | None, *, quiet: bool) -> None:
+    from dreamsr.tasks.bench_check import check
+
+    with _progress(quiet) as show:
+        found = check(path, work=work, on_progress=show, on_notice=console.warn)
+    bench_show.write(found.report, json_file=json_file, csv_file=None, html_file=None, plots=None)
+    bench_show.say_verdict(found)
+    if not found.holds:
+        raise typer.Exit(1)
+
+
+def _require_outputs(json_file: Path | None, csv_file: Path | None, html: Path | None, plots: Path | None) -> None:
+    """Find out before hours of work that a report could not be written."""
+    for path in (json_file, csv_file, html):
+        if path is not None and str(path) != "-" and not path.resolve().parent.is_dir():
+            raise OutputError(f"{path}: there is no folder {path.resolve().parent}; create it first")
+    if html is not None or plots is not None:
+        from dreamsr.tasks.bench_plots import require_matplotlib
+
+        require_matplotlib()
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[OnProgress | None]:
+    """A bar with the time left; every tenth of the work as a plain line where there is no terminal."""
+    with console.bars(quiet=quiet) as bars:
+        if bars is None:
+            yield None if quiet else _plain_progress()
+            return
+        task = bars.add_task("measuring", total=None)
+
+        def show(progress: Progress) -> None:
+            left = "" if progress.seconds_left is None else f", {_duration(progress.seconds_left)} left"
+            bars.update(task, description=progress.doing + left, completed=progress.done, total=progress.total)
+
+        yield show
+
+
+def _plain_progress() -> OnProgress:
+    told: set[tuple[int, int]] = set()
+
+    def show(progress: Progress) -> None:
+        tenth = (progress.total, 10 * progress.done // max(1, progress.total))
+        if tenth in told or progress.done == 0:
+            return
+        told.add(tenth)
+        left = "" if progress.seconds_left is None else f", {_duration(progress.seconds_left)} left"
+        console.note(f"{progress.done} of {progress.total}: {progress.doing}{left}")
+
+    return show
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
+
+
+def _absolute(text: str) -> str:
+    """`text`, or NAME=`text`, with a path that exists made absolute: --check may be run from another folder."""
+    name, equals, path = text.rpartition("=")
+    return f"{name}{equals}{Path(path).resolve()}" if path and Path(path).exists() else text
+
+
+def _named(text: str, form: str) -> tuple[str, str]:
+    name, equals, rest = text.partition("=")
+    if not (name and equals and rest):
+        raise UsageError(f"{form} was given as {text!r}; put a name and = in front")
+    return name, rest
+
+
+def _numbers(text: str, option: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise UsageError(f"{option} is {text!r}, but it must be numbers with commas between them") from None
+
+
+def _whole_numbers(text: str, option: str) -> tuple[int, ...]:
+    values = _numbers(text, option)
+    if any(value != int(value) for value in values):
+        raise UsageError(f"{option} is {text!r}, but it must be whole numbers with commas between them")
+    return tuple(int(value) for value in values)
+
+
+def _precision(name: str) -> Literal["auto", "bf16", "fp32"]:
+    choices: Sequence[Literal["auto", "bf16", "fp32"]] = ("auto", "bf16", "fp32")
+    for choice in choices:
+        if name == choice:
+            return choice
+    raise UsageError(f"--precision is {name!r}, but it must be auto, bf16 or fp32")

@@ -1,0 +1,105 @@
+"""On what the figures were made: versions, machine, device, and the published figures they are checked against."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import dreamsr
+from dreamsr.core.device import Compute
+from dreamsr.tasks.bench_data import Dataset
+from dreamsr.tasks.bench_lpips import Perceptual
+from dreamsr.tasks.bench_methods import Interpolation, Variant
+from dreamsr.tasks.bench_protocol import PROTOCOLS
+from dreamsr.tasks.bench_score import score
+from dreamsr.tasks.bench_weights import Weights, code_fingerprint
+
+PACKAGES = ("torch", "torchvision", "torchmetrics", "numpy", "pillow")
+AGREES_PSNR, AGREES_SSIM = 0.005, 0.00005
+
+
+def environment(compute: Compute) -> dict[str, Any]:
+    """Versions, machine, device and dtype as JSON values."""
+    return {
+        "dreamsr": dreamsr.__version__,
+        "code_sha256": code_fingerprint(),
+        "python": platform.python_version(),
+        **{name: _version(name) for name in PACKAGES},
+        "system": platform.platform(),
+        "cpu": _cpu_name(),
+        "cpu_count": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": str(compute.device),
+        "device_name": torch.cuda.get_device_name(compute.device) if compute.device.type == "cuda" else _cpu_name(),
+        "dtype": str(compute.dtype).removeprefix("torch."),
+        "why": compute.reason,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def weights_facts(method: Weights) -> dict[str, Any]:
+    """What a report says of one weights file."""
+    return {
+        "name": method.name,
+        "file": str(method.path),
+        "sha256": method.sha256,
+        "size_bytes": method.path.stat().st_size,
+        "steps": list(method.steps),
+        "device": str(method.compute.device),
+        "dtype": str(method.compute.dtype).removeprefix("torch."),
+    }
+
+
+def calibration(datasets: Sequence[Dataset]) -> list[dict[str, Any]]:
+    """Bicubic on standard sets by the `y-channel` protocol, beside the published figures.
+
+    A ruler is checked against a known length before it measures: both are given, and whether they agree when
+    rounded as published.
+    """
+    found = []
+    for dataset in datasets:
+        published = dataset.known.bicubic.get(dataset.scale) if dataset.known else None
+        if published is None or dataset.protocol.square or dataset.low_paths is not None:
+            continue
+        psnr, ssim = published_way(dataset)
+        agrees = abs(psnr - published[0]) <= AGREES_PSNR + 1e-9 and abs(ssim - published[1]) <= AGREES_SSIM + 1e-9
+        found.append({
+            "dataset": dataset.name, "scale": dataset.scale, "protocol": "y-channel", "psnr_y": psnr, "ssim_y": ssim,
+            "published_psnr_y": published[0], "published_ssim_y": published[1], "agrees": agrees,
+        })  # fmt: skip
+    return found
+
+
+def published_way(dataset: Dataset) -> tuple[float, float]:
+    """Mean PSNR-Y and SSIM-Y of bicubic over a set by the `y-channel` protocol, whatever the set's own one is."""
+    protocol = PROTOCOLS["y-channel"]
+    twin = dataclasses.replace(dataset, protocol=protocol, _last={})
+    bicubic, nothing = Interpolation("bicubic"), Perceptual(())
+    scores = [score(bicubic.run(twin, n, Variant()), twin.item(n), twin, nothing) for n in range(len(twin))]
+    count = len(scores)
+    return sum(s["psnr_y"] or 0.0 for s in scores) / count, sum(s["ssim_y"] or 0.0 for s in scores) / count

@@ -1,0 +1,69 @@
+"""LPIPS v0.1 through torchmetrics, where it is installed; one clear line where it is not."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+
+from dreamsr.core.pixels import Pixels, to_tensor
+from dreamsr.errors import UsageError
+
+Net = Literal["alex", "vgg"]
+NETS: tuple[Net, ...] = ("alex", "vgg")
+INSTALL = 'pip install "dreamsr[lpips]"'
+
+
+class Perceptual:
+    """LPIPS (Zhang et al. 2018), version 0.1, RGB in [-1,1], whole images; lower is better.
+
+    `nets` are those that work here; `missing` says in one line why others do not, or is "".
+    """
+
+    def __init__(self, wanted: Sequence[str]) -> None:
+        unknown = [net for net in wanted if net not in NETS]
+        if unknown:
+            raise UsageError(f"--lpips is {unknown[0]!r}, but it must be among {', '.join(NETS)}, or none")
+        self._metrics: dict[str, Any] = {}
+        problems: dict[str, str] = {}
+        for net in wanted:
+            try:
+                self._metrics[net] = _load(net)
+            except (ImportError, RuntimeError, OSError, AttributeError) as error:
+                problems[net] = _reason(error)
+        self.nets = tuple(self._metrics)
+        self.missing = ""
+        if problems:
+            reasons = "; ".join(dict.fromkeys(problems.values()))
+            names = " and ".join(f"lpips_{net}" for net in problems)
+            self.missing = f"no {names} ({reasons})"
+
+    def __call__(self, image: Pixels, truth: Pixels) -> dict[str, float]:
+        """[H,W,3] uint8 twice -> {"lpips_alex": ..., "lpips_vgg": ...}, only nets that work here."""
+        return {f"lpips_{net}": self._one(metric, image, truth) for net, metric in self._metrics.items()}
+
+    def _one(self, metric: Any, image: Pixels, truth: Pixels) -> float:
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            metric.reset()
+            metric.update(to_tensor(image)[None], to_tensor(truth)[None])  # [1,3,H,W] in [-1,1]
+            return float(metric.compute())
+
+
+def _load(net: str) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+        build: Any = LearnedPerceptualImagePatchSimilarity
+        return build(net_type=net, normalize=False).eval()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ImportError):
+        return f"install it: {INSTALL}"
+    if isinstance(error, OSError):
+        return f"its network could not be fetched: {error}"
+    return f"the installed torchvision does not work: {error}".split("\n", maxsplit=1)[0]

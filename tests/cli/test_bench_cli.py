@@ -1,0 +1,148 @@
+"""`dreamsr bench` as people use it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dreamsr import cli
+from dreamsr.files.images import read_picture
+from dreamsr.tasks import bench_plots, bench_speed
+from dreamsr.tasks.bench_meter import Cost
+
+PICTURES = Path(__file__).parents[1] / "pictures"
+ENLARGE = (
+    "import sys; from PIL import Image; i = Image.open(sys.argv[1]); "
+    "i.resize((i.width * 4, i.height * 4)).save(sys.argv[2])"
+)
+Bench = Callable[..., int]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "set").mkdir()
+    Image.open(PICTURES / "astronaut.png").convert("RGB").crop((60, 0, 124, 64)).save(tmp_path / "set/astro.png")
+    return tmp_path
+
+
+@pytest.fixture
+def bench(tiny_weights: Path) -> Bench:
+    def run(*arguments: str) -> int:
+        return cli.main(["bench", "set", "--weights", f"tiny={tiny_weights}", "--device", "cpu", *arguments])
+
+    return run
+
+
+def test_the_table_names_the_protocol_and_all_methods(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench("--steps", "1,2", "--seeds", "2", "--lpips", "none") == 0
+    out, err = capsys.readouterr()
+    assert "protocol standard: x4" in out
+    assert "4 px border shaved" in out
+    for method in ("bicubic", "lanczos", "tiny"):
+        assert method in out
+    assert "done" in err
+
+
+def test_all_reports_are_written(bench: Bench, folder: Path) -> None:
+    pytest.importorskip("matplotlib", reason="charts need matplotlib, the extra dreamsr[bench]")
+    files = ("--json", "r.json", "--csv", "r.csv", "--html", "r.html", "--plots", "plots", "--save-outputs", "out")
+    assert bench("--steps", "1", *files, "-q") == 0
+    report = json.loads((folder / "r.json").read_text())
+    assert report["command_line"].startswith("dreamsr ")
+    assert [r["method"] for r in report["rows"]] == ["bicubic", "lanczos", "tiny"]
+    assert (folder / "r.csv").read_text().count("\n") == 1 + 3
+    assert (folder / "r.html").read_text().startswith("<!doctype html>")
+    assert len(list((folder / "plots").glob("*.svg"))) == len(list((folder / "plots").glob("*.png"))) == 4
+    assert read_picture(folder / "out/set/tiny-steps1/astro.png").width == 64
+
+
+def test_json_on_stdout_is_the_only_thing_there(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench("--json", "-", "-q", "--lpips", "none") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["rows"][-1]["steps"] == 2  # what the weights recommend
+
+
+def test_check_says_whether_the_figures_hold(
+    bench: Bench, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bench("--json", "r.json", "-q") == 0
+    monkeypatch.chdir("/")  # paths in a report do not depend on where one stands
+    assert cli.main(["bench", "--check", str(folder / "r.json"), "-q"]) == 0
+    monkeypatch.chdir(folder)
+    assert "the report holds" in capsys.readouterr().out
+    report = json.loads((folder / "r.json").read_text())
+    report["rows"][0]["ssim_y"] -= 0.01
+    (folder / "r.json").write_text(json.dumps(report))
+    assert cli.main(["bench", "--check", "r.json", "-q"]) == 1
+    out = capsys.readouterr().out
+    assert "does not hold" in out
+    assert "set bicubic" in out
+
+
+def test_a_failed_command_is_told_and_exits_with_1(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    command = f"no-luck={sys.executable} -c 'raise SystemExit(5)' {{input}} {{output}}"
+    assert bench("--steps", "1", "--command", command, "-q") == 1
+    out, err = capsys.readouterr()
+    assert "no-luck on set" in err
+    assert "exit code 5" in err
+    assert "tiny" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--steps", "one"), "--steps is 'one'"),
+        (("--steps", "1.5"), "whole numbers"),
+        (("--stochasticity", "x"), "--stochasticity is 'x'"),
+        (("--outputs", "folder"), "--outputs NAME=DIR"),
+        (("--command", "tool {input} {output}"), "put a name and = in front"),
+        (("--precision", "fp8"), "--precision is 'fp8'"),
+        (("--protocol", "mine"), "--protocol is 'mine'"),
+        (("--lpips", "squeeze"), "--lpips is 'squeeze'"),
+        (("--scale", "0"), "--scale is 0"),
+    ],
+)
+def test_impossible_requests_exit_with_2(
+    bench: Bench, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    assert bench(*arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_missing_data_and_unwritable_reports_are_found_at_once(
+    bench: Bench, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli.main(["bench"]) == 2
+    assert cli.main(["bench", "nowhere", "--outputs", "x=set"]) == 1
+    assert "nowhere: no such folder" in capsys.readouterr().err
+    assert bench("--json", "no/such/r.json") == 1
+    assert "there is no folder" in capsys.readouterr().err
+    assert not (folder / "cache").exists()
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert bench("--html", "r.html") == 2
+    assert bench_plots.INSTALL in capsys.readouterr().err
+
+
+def test_speed_reports_cold_warm_and_best_batch(
+    bench: Bench, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_speed, "LOW_PX", 64)
+    monkeypatch.setattr(bench_speed, "_cold", lambda *_: Cost(3.0, 100.0))
+    command = f"pillow={sys.executable} -c '{ENLARGE}' {{input}} {{output}}"
+    assert bench("--steps", "1", "--speed", "--json", "r.json", "--command", command) == 0
+    speed = {entry["method"]: entry for entry in json.loads((folder / "r.json").read_text())["speed"]}
+    assert set(speed) == {"bicubic", "lanczos", "pillow", "tiny"}
+    tiny = speed["tiny"]
+    assert tiny["cold_seconds_per_megapixel"] == pytest.approx(3.0 / (64 * 64 / 1e6))
+    assert tiny["warm_p50_seconds"] <= tiny["warm_p95_seconds"]
+    assert tiny["best_batch_seconds_per_megapixel"] <= tiny["batch_1_seconds_per_megapixel"]
+    assert (tiny["evaluations"], tiny["device"]) == (2, "cpu")
+    assert speed["pillow"]["cold_seconds"] > 0
+    assert "speed" in capsys.readouterr().out
