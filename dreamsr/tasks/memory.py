@@ -11,8 +11,12 @@ from dreamsr.errors import DeviceError
 
 BYTES_PER_LARGE_PX = 420
 """Working memory of one denoising step per px of the large image; twice what the default net was measured to take."""
-AUTOMATIC_TILES_PX = (512, 256, 128, 96)
-"""Few sizes, far apart: the same machine chooses the same one tomorrow, and so gives the same bytes."""
+GPU_TILES_PX = (512, 256, 128, 96)
+CPU_TILES_PX = (288, 192, 128, 96)
+"""Few sizes, far apart: the same machine chooses the same one tomorrow, and so gives the same bytes.
+
+On a CPU larger tiles fall out of its caches: 512 px took 1.4 times as long as 288 px for the same picture.
+"""
 CGROUP_LIMITS = (
     (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
     (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
@@ -55,10 +59,11 @@ def _free_in_container() -> list[int]:
 
 
 def automatic_tile_px(device: torch.device, *, scale: int) -> int:
-    """The largest side of `AUTOMATIC_TILES_PX`, in px of the small image, that fits a quarter of the free memory."""
+    """The largest of the device's sides, in px of the small image, that fits a quarter of the free memory."""
+    sides = CPU_TILES_PX if device.type == "cpu" else GPU_TILES_PX
     room = free_bytes(device) // 4
-    fitting = [side for side in AUTOMATIC_TILES_PX if side**2 * scale**2 * BYTES_PER_LARGE_PX <= room]
-    return fitting[0] if fitting else AUTOMATIC_TILES_PX[-1]
+    fitting = [side for side in sides if side**2 * scale**2 * BYTES_PER_LARGE_PX <= room]
+    return fitting[0] if fitting else sides[-1]
 
 
 def require_room(height: int, width: int, bytes_per_pixel: int) -> None:

@@ -17,7 +17,7 @@ def test_free_memory_is_plausible() -> None:
     assert 10_000_000 < memory.free_bytes(CPU) <= memory.total_bytes()
 
 
-@pytest.mark.parametrize(("free", "expected"), [(64e9, 512), (8e9, 512), (2e9, 256), (5e8, 128), (1e8, 96), (0, 96)])
+@pytest.mark.parametrize(("free", "expected"), [(64e9, 288), (8e9, 288), (2e9, 192), (5e8, 128), (1e8, 96), (0, 96)])
 def test_tiles_shrink_with_free_memory(monkeypatch: pytest.MonkeyPatch, free: float, expected: int) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda _: int(free))
     assert memory.automatic_tile_px(CPU, scale=4) == expected
