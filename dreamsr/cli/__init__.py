@@ -90,8 +90,10 @@ def _guarded(arguments: Sequence[str] | None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     command = typer.main.get_command(app)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        result = command.main(args=arguments, prog_name="dreamsr", standalone_mode=False)
+        # A command that reports its own command line finds it as its context's `obj`.
+        result = command.main(args=words, prog_name="dreamsr", standalone_mode=False, obj=words)
     except SystemExit as stop:
         # Typer turns a broken pipe into exit code 1.
         if isinstance(stop.__context__, BrokenPipeError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +81,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 
 def bench(
+    context: typer.Context,
     data: Data = None,
     weights: Weights = None,
     steps: Steps = None,
@@ -159,7 +159,7 @@ def bench(
             work=work,
             fresh=fresh,
             save_outputs=save_outputs,
-            command_line=shlex.join(["dreamsr", *sys.argv[1:]]),
+            command_line=shlex.join(["dreamsr", *context.obj]),
             on_progress=show,
             on_notice=console.warn,
         )

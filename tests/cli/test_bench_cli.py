@@ -55,7 +55,7 @@ def test_all_reports_are_written(bench: Bench, folder: Path) -> None:
     files = ("--json", "r.json", "--csv", "r.csv", "--html", "r.html", "--plots", "plots", "--save-outputs", "out")
     assert bench("--steps", "1", *files, "-q") == 0
     report = json.loads((folder / "r.json").read_text())
-    assert report["command_line"].startswith("dreamsr ")
+    assert report["command_line"].startswith("dreamsr bench set --weights tiny=")
     assert [r["method"] for r in report["rows"]] == ["bicubic", "lanczos", "tiny"]
     assert (folder / "r.csv").read_text().count("\n") == 1 + 3
     assert (folder / "r.html").read_text().startswith("<!doctype html>")
