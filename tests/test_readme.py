@@ -26,8 +26,8 @@ def own_lines():
     for line in code_lines():
         for part in re.split(r"&&|\|", line):
             words = shlex.split(part, comments=True)
-            while words and (words[0] in ("accelerate", "launch", "-m", "python") or words[0].startswith("--num")):
-                words = words[1:]
+            if "dreamsr" in words[1:]:  # behind torchrun or accelerate
+                words = words[words.index("dreamsr") :]
             if words and Path(words[0]).name == "dreamsr":
                 yield words[1:]
 

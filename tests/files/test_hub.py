@@ -8,13 +8,16 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import write_tiny_weights
 from hub_machine import REPO, Machine, finish
 from hub_server import TOKEN, Fault, Hub, Repo, running_hub, wait_until
 
 from dreamsr.files import hub_access
+from dreamsr.files.registry import bundled_file
 from dreamsr.files.watch import GivenUp
+from dreamsr.tasks.upscale import Upscaler
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +52,16 @@ def test_first_use_fetches_announces_and_checks_second_use_needs_no_server(machi
     second = machine.resolve(HF_ENDPOINT="http://127.0.0.1:9")
     assert second == {"notices": [], "progress": [], "path": first["path"]}
     assert len(hub.requests) == asked
+
+
+def test_shipped_weights_arrive_byte_for_byte_and_enlarge_the_same(tmp_path: Path, hub: Hub) -> None:
+    shipped = bundled_file("clean-x4")
+    machine = Machine(tmp_path, hub, shipped.read_bytes())
+    fetched = Path(machine.resolve()["path"])
+    assert fetched.read_bytes() == shipped.read_bytes()
+    low = np.random.default_rng(0).integers(0, 256, (12, 10, 3), dtype=np.uint8)
+    large = [Upscaler(path, "cpu")(low, 4, steps=2) for path in (shipped, fetched)]
+    assert np.array_equal(large[0], large[1])
 
 
 def test_a_warm_cache_opens_no_socket(machine: Machine) -> None:
