@@ -79,7 +79,7 @@ def train(
     `start_from` is a state to begin with (fine-tuning). Raises DataError for unusable data, OutputError where
     `out` holds a run that is not to be resumed, TrainingError if the loss stays non-finite.
     """
-    claim_folder(out, config, resume=resume)
+    check_folder(out, config, resume=resume)
     model = config.model
     need = smallest_side_px(scale=model.scale, crop_low_px=config.crop_low_px)
     photos = PhotoFolder(data, scale=model.scale, min_side_px=need)
@@ -95,6 +95,7 @@ def train(
         shrink_factors=config.shrink_factors,
     )
     compute = choose_compute(device, config.precision)
+    make_folder(out)
     run = begin(config, compute, start_from)
     if resume:
         restore(out / CHECKPOINT, run)
@@ -117,7 +118,7 @@ def train(
     return out / FILE_NAME
 
 
-def claim_folder(out: Path, config: TrainConfig, *, resume: bool) -> None:
+def check_folder(out: Path, config: TrainConfig, *, resume: bool) -> None:
     """Make sure that `out` is new, or holds a run of the same configuration that is to be resumed."""
     exists = (out / CHECKPOINT).exists()
     if exists and not resume:
@@ -131,10 +132,14 @@ def claim_folder(out: Path, config: TrainConfig, *, resume: bool) -> None:
             old, new = to_mapping(before), to_mapping(config)
             changed = ", ".join(f"{k}: {old[k]} -> {new[k]}" for k in old if old[k] != new[k])
             raise OutputError(f"{out}: the run to resume was started with other settings ({changed})")
+
+
+def make_folder(out: Path) -> None:
+    """Make the run's folder, once it is known that there is something to train on."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{out}: cannot be made ({error.strerror})") from None
+        raise OutputError(f"{out}: cannot be made ({error.strerror}); choose another --out") from None
 
 
 def begin(config: TrainConfig, compute: Compute, start_from: Mapping[str, Tensor] | None) -> Run:

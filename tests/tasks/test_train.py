@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dreamsr.config import DreamConfig, ModelConfig, RefinerConfig, TrainConfig
-from dreamsr.errors import OutputError, TrainingError
+from dreamsr.errors import DataError, OutputError, TrainingError
 from dreamsr.files.images import from_pil, write_picture
 from dreamsr.files.weights import load_weights
 from dreamsr.tasks import train as training
@@ -135,6 +135,18 @@ def test_an_existing_run_is_not_overwritten(data, tmp_path):
     with pytest.raises(OutputError, match="--resume"):
         train(TINY, data, tmp_path / "run")
     assert (tmp_path / "run" / training.CHECKPOINT).read_bytes() == before
+
+
+def test_unusable_data_leaves_no_folder_behind(tmp_path):
+    with pytest.raises(DataError, match="no such folder"):
+        train(TINY, tmp_path / "nowhere", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(data, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be made"):
+        train(TINY, data, tmp_path / "file" / "run")
 
 
 def test_resuming_needs_a_run_with_the_same_settings(data, tmp_path):
