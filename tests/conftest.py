@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -11,6 +13,10 @@ from dreamsr.config import ModelConfig, RefinerConfig
 from dreamsr.core.backbones import build_net
 from dreamsr.files.weights import save_weights
 from dreamsr.tasks.upscale import Upscaler
+
+if TYPE_CHECKING:
+    from hub_machine import Machine
+    from hub_server import Hub
 
 TINY = ModelConfig(refiner=RefinerConfig(encoder_channels=8, encoder_blocks=1, channels=(8, 8), blocks_per_level=1))
 
@@ -37,3 +43,26 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_upscaler(tiny_weights: Path) -> Upscaler:
     """The tiny weights, loaded on the CPU in float32."""
     return Upscaler(tiny_weights, "cpu", precision="fp32")
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """A server on loopback that speaks the Hub's protocol."""
+    from hub_server import running_hub
+
+    with running_hub() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def content(tiny_weights: Path) -> bytes:
+    """The bytes of the tiny weights, as a server sends them."""
+    return tiny_weights.read_bytes()
+
+
+@pytest.fixture
+def machine(tmp_path: Path, hub: Hub, content: bytes) -> Machine:
+    """A user's machine whose registry names one file on that server."""
+    from hub_machine import Machine
+
+    return Machine(tmp_path, hub, content)

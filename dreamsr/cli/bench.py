@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dreamsr.cli import bench_show, console
+from dreamsr.cli.options import checked_precision
 from dreamsr.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def bench(
         limit=limit,
         lpips=() if lpips == "none" else tuple(lpips.split(",")),
         device=device,
-        precision=_precision(precision),
+        precision=checked_precision(precision),
         threads=threads,
         tile_px=tile,
         speed=speed,
@@ -203,8 +204,9 @@ def _progress(quiet: bool) -> Iterator[OnProgress | None]:
         task = bars.add_task("measuring", total=None)
 
         def show(progress: Progress) -> None:
-            left = "" if progress.seconds_left is None else f", {_duration(progress.seconds_left)} left"
-            bars.update(task, description=progress.doing + left, completed=progress.done, total=progress.total)
+            bars.update(
+                task, description=progress.doing + _left(progress), completed=progress.done, total=progress.total
+            )
 
         yield show
 
@@ -217,10 +219,13 @@ def _plain_progress() -> OnProgress:
         if tenth in told or progress.done == 0:
             return
         told.add(tenth)
-        left = "" if progress.seconds_left is None else f", {_duration(progress.seconds_left)} left"
-        console.note(f"{progress.done} of {progress.total}: {progress.doing}{left}")
+        console.note(f"{progress.done} of {progress.total}: {progress.doing}{_left(progress)}")
 
     return show
+
+
+def _left(progress: Progress) -> str:
+    return "" if progress.seconds_left is None else f", {_duration(progress.seconds_left)} left"
 
 
 def _duration(seconds: float) -> str:
@@ -253,11 +258,3 @@ def _whole_numbers(text: str, option: str) -> tuple[int, ...]:
     if any(value != int(value) for value in values):
         raise UsageError(f"{option} is {text!r}, but it must be whole numbers with commas between them")
     return tuple(int(value) for value in values)
-
-
-def _precision(name: str) -> Literal["auto", "bf16", "fp32"]:
-    choices: Sequence[Literal["auto", "bf16", "fp32"]] = ("auto", "bf16", "fp32")
-    for choice in choices:
-        if name == choice:
-            return choice
-    raise UsageError(f"--precision is {name!r}, but it must be auto, bf16 or fp32")

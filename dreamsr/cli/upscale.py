@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from dreamsr.cli import console
+from dreamsr.cli.options import checked_precision
 from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -223,8 +224,7 @@ def upscale(
     policy, limit = cast("IfExists", if_exists), DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
     data = _standard_input(inputs)
     request = Request(inputs, size, output, format, recursive, policy, limit, data)
-    if precision not in ("auto", "bf16", "fp32"):
-        raise UsageError(f"--precision is {precision!r}, but it must be auto, bf16 or fp32")
+    number_format = checked_precision(precision)
     if quality is not None and not 1 <= quality <= 100:
         raise UsageError(f"--quality is {quality}, but it must be 1 to 100")
     _check_streams(request, as_json=as_json)
@@ -235,7 +235,7 @@ def upscale(
             request,
             settings,
             options,
-            make_upscaler=lambda: _upscaler(weights, device, precision, report),
+            make_upscaler=lambda: _upscaler(weights, device, number_format, report),
             watcher=report,
             write_stream=_write_standard_output,
         )
@@ -280,14 +280,14 @@ def _check_streams(request: Request, *, as_json: bool) -> None:
         raise UsageError("a picture would go to the terminal; give -o FILE, or send standard output elsewhere")
 
 
-def _upscaler(weights: str, device: str, precision: str, report: Report) -> Upscaler:
+def _upscaler(weights: str, device: str, precision: Literal["auto", "bf16", "fp32"], report: Report) -> Upscaler:
     from dreamsr.tasks.ranks import local_device
     from dreamsr.tasks.upscale import Upscaler
 
     return Upscaler(
         weights,
         local_device(device),
-        precision=cast("Literal['auto', 'bf16', 'fp32']", precision),
+        precision=precision,
         on_notice=report.noticed,
         on_download=report.downloaded,
     )

@@ -16,6 +16,7 @@ from dreamsr.core import degrade
 from dreamsr.core.pixels import from_tensor, to_tensor
 from dreamsr.errors import DataError, ImageError
 from dreamsr.files.images import FORMATS, probe_picture, read_picture
+from dreamsr.files.picture import to_rgb_8_bit
 
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 """(low [h,w,3], large [s*h,s*w,3]) of one whole photo."""
@@ -57,7 +58,9 @@ class PhotoFolder:
         return pair
 
     def _make(self, index: int, factor: int) -> Pair:
-        large = degrade.as_stored(degrade.shrink(to_tensor(_as_rgb8(self.paths[index])), factor))
+        large = degrade.as_stored(
+            degrade.shrink(to_tensor(to_rgb_8_bit(read_picture(self.paths[index]).pixels)), factor)
+        )
         height, width = (n // self.scale * self.scale for n in large.shape[1:])
         large = large[:, :height, :width]
         low = degrade.shrink(large, self.scale)
@@ -137,13 +140,6 @@ def _scan(folder: Path, min_side_px: int) -> tuple[list[Path], list[int], list[s
             usable.append(path)
             sides.append(side)
     return usable, sides, refused
-
-
-def _as_rgb8(path: Path) -> NDArray[np.uint8]:
-    pixels = read_picture(path).pixels
-    if pixels.dtype == np.uint16:
-        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), dtype=np.uint8)
 
 
 def _most_detailed(draw: np.random.Generator, pixels: NDArray[np.uint8], side: int, candidates: int) -> tuple[int, int]:

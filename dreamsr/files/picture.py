@@ -118,6 +118,11 @@ def to_8_bit(array: Array) -> Array:
     return table[array]
 
 
+def to_rgb_8_bit(pixels: Array) -> Array:
+    """[H,W,1|3] uint8 or uint16 -> [H,W,3] uint8, grey repeated."""
+    return np.ascontiguousarray(np.broadcast_to(to_8_bit(pixels), (*pixels.shape[:2], 3)))
+
+
 def shown(path: Path | str) -> str:
     """A file name fit for one line of a message: line breaks, control and undecodable bytes are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(path))

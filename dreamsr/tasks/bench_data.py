@@ -13,7 +13,7 @@ from dreamsr.core import metrics
 from dreamsr.core.pixels import Pixels
 from dreamsr.errors import DataError, ImageError
 from dreamsr.files.images import FORMATS, read_picture
-from dreamsr.files.picture import to_8_bit
+from dreamsr.files.picture import to_rgb_8_bit
 from dreamsr.tasks.bench_protocol import Degradation, KnownSet, Protocol, cut_truth, known_set
 
 CROP_PX = 96
@@ -167,8 +167,7 @@ def read_rgb8(path: Path) -> tuple[Pixels, bool]:
         picture = read_picture(path)
     except ImageError as error:
         raise ImageError(f"{error} It cannot be measured: repair it or take it out of the folder.") from None
-    pixels = to_8_bit(picture.pixels)
-    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3))), picture.is_grey
+    return to_rgb_8_bit(picture.pixels), picture.is_grey
 
 
 def sha256_of(*arrays: Pixels) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import os
 import platform
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from dreamsr.tasks.bench_methods import Interpolation, Variant
 from dreamsr.tasks.bench_protocol import PROTOCOLS
 from dreamsr.tasks.bench_score import score
 from dreamsr.tasks.bench_weights import Weights, code_fingerprint
+from dreamsr.tasks.doctor import installed_version
 
 PACKAGES = ("torch", "torchvision", "torchmetrics", "numpy", "pillow")
 AGREES_PSNR, AGREES_SSIM = 0.005, 0.00005
@@ -32,7 +32,7 @@ def environment(compute: Compute) -> dict[str, Any]:
         "dreamsr": dreamsr.__version__,
         "code_sha256": code_fingerprint(),
         "python": platform.python_version(),
-        **{name: _version(name) for name in PACKAGES},
+        **{name: installed_version(name) for name in PACKAGES},
         "system": platform.platform(),
         "cpu": _cpu_name(),
         "cpu_count": os.cpu_count(),
@@ -43,13 +43,6 @@ def environment(compute: Compute) -> dict[str, Any]:
         "why": compute.reason,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _cpu_name() -> str:

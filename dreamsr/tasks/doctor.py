@@ -33,7 +33,7 @@ def examine() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "executable": sys.executable,
-        "libraries": {name: _version(name) for name in LIBRARIES},
+        "libraries": {name: installed_version(name) for name in LIBRARIES},
         "formats": list(FORMATS),
         "device": str(compute.device),
         "dtype": str(compute.dtype).removeprefix("torch."),
@@ -50,7 +50,8 @@ def examine() -> dict[str, Any]:
     }
 
 
-def _version(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
+    """The version of an installed package, None where it is missing."""
     try:
         return version(name)
     except PackageNotFoundError:

@@ -25,7 +25,7 @@ from dreamsr.files.registry import NAME, REPO, WeightsEntry, parse_registry, tab
 from dreamsr.files.weights import FILE_NAME, load_weights
 from dreamsr.tasks.card import model_card
 from dreamsr.tasks.measured import read_metrics
-from dreamsr.tasks.upscale import FALLBACK_STEPS, Upscaler
+from dreamsr.tasks.upscale import Upscaler, recommended_steps
 
 SAMPLE_LOW_PX = 96
 DEGRADATION = "MATLAB bicubic, 8 bit"
@@ -100,14 +100,14 @@ def _entry(repo: str, about: About, config: ModelConfig, facts: Mapping[str, Any
     name = about.name or repo.split("/")[1].lower()
     if not NAME.fullmatch(name):
         raise UsageError(f"--name is {name!r}, but it must be made of a-z, 0-9, '.', '_' and '-'")
-    steps, sha256 = facts.get("default_steps"), hashlib.sha256(content).hexdigest()
+    sha256 = hashlib.sha256(content).hexdigest()
     entry = WeightsEntry(
         name=name,
         description=about.description or f"{config.scale}x super-resolution with the {config.backbone} backbone",
         backbone=config.backbone,
         scale=config.scale,
         degradation=about.degradation,
-        steps=steps if isinstance(steps, int) and steps > 0 else FALLBACK_STEPS,
+        steps=recommended_steps(facts),
         sha256=sha256,
         size_bytes=len(content),
         licence=about.licence,

@@ -80,20 +80,7 @@ def train(
     `out` holds a run that is not to be resumed, TrainingError if the loss stays non-finite.
     """
     check_folder(out, config, resume=resume)
-    model = config.model
-    need = smallest_side_px(scale=model.scale, crop_low_px=config.crop_low_px)
-    photos = PhotoFolder(data, scale=model.scale, min_side_px=need)
-    if on_notice is not None:
-        on_notice(f"{len(photos)} photos in {data}")
-        for reason in photos.refused:
-            on_notice(f"not used: {reason}")
-    pairs = CropPairs(
-        photos,
-        seed=config.seed,
-        crop_low_px=config.crop_low_px,
-        candidates=config.crop_candidates,
-        shrink_factors=config.shrink_factors,
-    )
+    pairs = open_pairs(config, data, on_notice)
     compute = choose_compute(device, config.precision)
     make_folder(out)
     run = begin(config, compute, start_from)
@@ -102,14 +89,14 @@ def train(
     facts = {
         "dreamsr": dreamsr.__version__,
         "torch": torch.__version__,
-        "data": photos.fingerprint(),
+        "data": pairs.photos.fingerprint(),
         "device": str(compute.device),
     }
     write_bytes_atomically(out / CONFIG, json.dumps({"train": to_mapping(config), **facts}, indent=2).encode())
     try:
         while run.step < config.max_steps:
             advance(run, config, pairs, compute, out / LOG, on_progress)
-            if run.step % config.save_every == 0:
+            if run.step % config.save_every == 0 and run.step < config.max_steps:
                 keep(out, run, config, facts)
     except KeyboardInterrupt:
         keep(out, run, config, facts)
@@ -132,6 +119,24 @@ def check_folder(out: Path, config: TrainConfig, *, resume: bool) -> None:
             old, new = to_mapping(before), to_mapping(config)
             changed = ", ".join(f"{k}: {old[k]} -> {new[k]}" for k in old if old[k] != new[k])
             raise OutputError(f"{out}: the run to resume was started with other settings ({changed})")
+
+
+def open_pairs(config: TrainConfig, data: Path, on_notice: Callable[[str], None] | None) -> CropPairs:
+    """The crops of a run; tells how many photos there are and which cannot be used. Raises DataError."""
+    scale = config.model.scale
+    need = smallest_side_px(scale=scale, crop_low_px=config.crop_low_px)
+    photos = PhotoFolder(data, scale=scale, min_side_px=need)
+    if on_notice is not None:
+        on_notice(f"{len(photos)} photos in {data}")
+        for reason in photos.refused:
+            on_notice(f"not used: {reason}")
+    return CropPairs(
+        photos,
+        seed=config.seed,
+        crop_low_px=config.crop_low_px,
+        candidates=config.crop_candidates,
+        shrink_factors=config.shrink_factors,
+    )
 
 
 def make_folder(out: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
@@ -34,6 +34,14 @@ __all__ = ["DEFAULT_WEIGHTS", "OnProgress", "Progress", "Settings", "Size", "Ups
 
 DEFAULT_WEIGHTS = "clean-x4"
 FALLBACK_STEPS = 4
+
+
+def recommended_steps(facts: Mapping[str, Any]) -> int:
+    """How many steps the header of some weights recommends; `FALLBACK_STEPS` where it says nothing usable."""
+    told = facts.get("default_steps")
+    return told if isinstance(told, int) and told > 0 else FALLBACK_STEPS
+
+
 Kind = TypeVar("Kind", "Image", NDArray[Any], Tensor)
 
 
@@ -69,8 +77,7 @@ class Upscaler:
     @property
     def default_steps(self) -> int:
         """The number of steps that the weights recommend."""
-        recommended = self.weights.facts.get("default_steps")
-        return recommended if isinstance(recommended, int) and recommended > 0 else FALLBACK_STEPS
+        return recommended_steps(self.weights.facts)
 
     @overload
     def __call__(

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_tiny_weights
 from hub_machine import REPO, Machine, finish
 from hub_server import TOKEN, Fault, Hub, Repo, running_hub, wait_until
 
@@ -18,22 +16,6 @@ from dreamsr.files import hub_access
 from dreamsr.files.registry import bundled_file
 from dreamsr.files.watch import GivenUp
 from dreamsr.tasks.upscale import Upscaler
-
-
-@pytest.fixture(scope="module")
-def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return write_tiny_weights(tmp_path_factory.mktemp("tiny") / "tiny.safetensors").read_bytes()
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with running_hub() as running:
-        yield running
-
-
-@pytest.fixture
-def machine(tmp_path: Path, hub: Hub, content: bytes) -> Machine:
-    return Machine(tmp_path, hub, content)
 
 
 def test_first_use_fetches_announces_and_checks_second_use_needs_no_server(machine: Machine, hub: Hub) -> None:

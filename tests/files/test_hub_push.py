@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY
-from hub_server import TOKEN, Fault, Hub, Repo, running_hub
+from hub_server import TOKEN, Fault, Hub, Repo
 from PIL import Image
 
 from dreamsr.config import DreamConfig, ModelConfig, TrainConfig, from_mapping, to_mapping
@@ -56,12 +55,6 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Path:
 @pytest.fixture(scope="module")
 def staged(run: Path) -> Any:
     return stage(run, "user/photo", ABOUT)
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with running_hub() as running:
-        yield running
 
 
 class Shell:

@@ -6,29 +6,11 @@ import dataclasses
 import hashlib
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import write_tiny_weights
 from hub_machine import HASTY, REPO, SOON_SECONDS, Machine
-from hub_server import TOKEN, Fault, Hub, running_hub
-
-
-@pytest.fixture(scope="module")
-def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return write_tiny_weights(tmp_path_factory.mktemp("tiny") / "tiny.safetensors").read_bytes()
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with running_hub() as running:
-        yield running
-
-
-@pytest.fixture
-def machine(tmp_path: Path, hub: Hub, content: bytes) -> Machine:
-    return Machine(tmp_path, hub, content)
+from hub_server import TOKEN, Fault, Hub
 
 
 def test_wrong_bytes_are_deleted_tried_once_more_and_refused(machine: Machine, hub: Hub) -> None:

@@ -3,36 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import write_tiny_weights
 from hub_machine import NAME, Machine
-from hub_server import Hub, running_hub
 
 from dreamsr.errors import DownloadError, WeightsError
 from dreamsr.files import hub as module
 from dreamsr.files import registry as registry_module
 from dreamsr.files.hub import Reference, local_file, parse_reference, resolve_weights
 from dreamsr.files.registry import WeightsEntry, bundled_file, table
-
-
-@pytest.fixture(scope="module")
-def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return write_tiny_weights(tmp_path_factory.mktemp("tiny") / "tiny.safetensors").read_bytes()
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with running_hub() as running:
-        yield running
-
-
-@pytest.fixture
-def machine(tmp_path: Path, hub: Hub, content: bytes) -> Machine:
-    return Machine(tmp_path, hub, content)
-
 
 # Without a network
 
