@@ -56,7 +56,7 @@ def test_mapping_holds_plain_values_only() -> None:
             return all(isinstance(key, str) and plain(inner) for key, inner in value.items())
         if isinstance(value, list):
             return all(plain(inner) for inner in value)
-        return type(value) in (str, int, float)
+        return type(value) in (str, int, float, bool)
 
     assert plain(to_mapping(TrainConfig()))
 
@@ -176,6 +176,21 @@ IMPOSSIBLE = [
     ({"model": {"refiner": {"encoder_blocks": -1}}}, "refiner.encoder_blocks"),
     ({"model": {"refiner": {"blocks_per_level": 0}}}, "refiner.blocks_per_level"),
     ({"model": {"refiner": {"residual_gain": 0.0}}}, "refiner.residual_gain"),
+    ({"model": {"sr3": {"channels": 24}}}, "sr3.groups"),
+    ({"model": {"sr3": {"multipliers": []}}}, "sr3.multipliers"),
+    ({"model": {"sr3": {"attention_levels": [5]}}}, "sr3.attention_levels"),
+    ({"model": {"sr3": {"dropout": 1.0}}}, "sr3.dropout"),
+    ({"model": {"idm": {"query_width": 0}}}, "idm.query_width"),
+    ({"model": {"idm": {"encoder_blocks": -1}}}, "idm.encoder_blocks"),
+    ({"model": {"resshift": {"heads": 5}}}, "resshift.heads"),
+    ({"model": {"resshift": {"window": 0}}}, "resshift.window"),
+    ({"photo": {"jpeg_quality": [95, 30]}}, "photo.jpeg_quality"),
+    ({"photo": {"noise_probability": 1.5}}, "photo.noise_probability"),
+    ({"accumulate": 0}, "accumulate"),
+    ({"betas": [0.9, 1.0]}, "betas"),
+    ({"keep_last": 0}, "keep_last"),
+    ({"valid_steps": [0]}, "valid_steps"),
+    ({"default_steps": 0}, "default_steps"),
 ]
 # Accepted when these tests were first written, each with a crash or a silent nonsense further on.
 IMPOSSIBLE_AS_WELL = [
@@ -184,7 +199,7 @@ IMPOSSIBLE_AS_WELL = [
     ({"clip_norm": 0.0}, "clip_norm"),
     ({"clip_norm": math.nan}, "clip_norm"),
     ({"learning_rate": math.inf}, "learning_rate"),
-    ({"ema_halflife_steps": 0.0}, "ema_halflife_steps"),
+    ({"ema_halflife_steps": -1.0}, "ema_halflife_steps"),
     ({"model": {"process": {"kappa": math.inf}}}, "process.kappa"),
     ({"model": {"process": {"schedule": "geometric", "sqrt_eta_first": 0.0}}}, "process.sqrt_eta_first"),
     ({"model": {"process": {"schedule": "geometric", "sqrt_eta_first": 0.999}}}, "process.sqrt_eta_first"),

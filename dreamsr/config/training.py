@@ -1,0 +1,139 @@
+"""How a denoiser is trained."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dreamsr.config.checks import require
+from dreamsr.config.model import ModelConfig
+
+
+@dataclass(frozen=True)
+class DreamConfig:
+    """DREAM's settings: `power` is p of lam = level ** p; infinity means plain training.
+
+    `start` is the optimizer step from which the model's own estimate is good enough to be used.
+    """
+
+    power: float = 1.0
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.power >= 0, "dream.power", self.power, "0 or more, or inf for plain training")
+        require(self.start >= 0, "dream.start", self.start, "0 or more")
+
+    @property
+    def enabled(self) -> bool:
+        return math.isfinite(self.power)
+
+
+@dataclass(frozen=True)
+class PhotoConfig:
+    """The degradation "photo": what happens to pictures on their way through cameras, phones and the web.
+
+    Second-order blur, resize, noise and JPEG after Real-ESRGAN (Wang et al. 2021, section 3) with BSRGAN's random
+    order (Zhang et al. 2021). Pairs are ranges to draw from; blur in px (standard deviation), noise in levels of
+    255, resize as a factor (of the large image in the first round, of the small one in the second), JPEG as
+    Pillow's quality. `second_probability` is that of the second round, `grey_noise_probability` that of noise equal
+    in all channels, `poisson_probability` that of shot noise, `sinc_probability` that of ringing in place of a blur.
+    """
+
+    blur_px: tuple[float, float] = (0.2, 3.0)
+    blur_probability: float = 0.9
+    second_blur_px: tuple[float, float] = (0.2, 1.5)
+    second_blur_probability: float = 0.6
+    resize: tuple[float, float] = (0.3, 1.5)
+    second_resize: tuple[float, float] = (0.5, 1.3)
+    noise: tuple[float, float] = (1.0, 25.0)
+    noise_probability: float = 0.9
+    grey_noise_probability: float = 0.4
+    poisson_probability: float = 0.5
+    jpeg_quality: tuple[int, int] = (30, 95)
+    second_probability: float = 0.8
+    sinc_probability: float = 0.1
+    final_sinc_probability: float = 0.4
+
+    def __post_init__(self) -> None:
+        for name in ("blur", "second_blur", "noise", "grey_noise", "poisson", "second", "sinc", "final_sinc"):
+            value = getattr(self, f"{name}_probability")
+            require(0 <= value <= 1, f"photo.{name}_probability", value, "in [0, 1]")
+        for name, least, most in (
+            ("blur_px", 0, 20),
+            ("second_blur_px", 0, 20),
+            ("resize", 0.05, 4),
+            ("second_resize", 0.05, 4),
+            ("noise", 0, 128),
+        ):
+            low, high = getattr(self, name)
+            require(least <= low <= high <= most, f"photo.{name}", (low, high), f"rising and in {least}..{most}")
+        low, high = self.jpeg_quality
+        require(1 <= low <= high <= 100, "photo.jpeg_quality", (low, high), "rising and in 1..100")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run. Sizes in pixels of the small image unless the name says otherwise.
+
+    One optimizer step takes `batch_size` crops `accumulate` times in each process. `loss` is that of a denoising
+    step; the base is always trained by l1. `ema_halflife_steps` 0 keeps the weights as they are. With
+    `continuous_time` the noise level is drawn between whole times, as SR3 does. `valid_steps` are the numbers of
+    denoising steps that every validation tries, `default_steps` what the weights recommend for use.
+    """
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    dream: DreamConfig = field(default_factory=lambda: DreamConfig(power=math.inf))
+    degradation: Literal["bicubic", "photo"] = "bicubic"
+    photo: PhotoConfig = field(default_factory=PhotoConfig)
+    max_steps: int = 100_000
+    base_steps: int = 0
+    batch_size: int = 16
+    accumulate: int = 1
+    crop_low_px: int = 32
+    crop_candidates: int = 3
+    shrink_factors: tuple[int, ...] = (1, 2)
+    loss: Literal["l1", "l2"] = "l1"
+    continuous_time: bool = False
+    learning_rate: float = 1e-3
+    rate_schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_steps: int = 200
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip_norm: float = 0.5
+    ema_halflife_steps: float = 500.0
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    default_steps: int = 4
+    save_every: int = 500
+    keep_last: int = 3
+    valid_every: int = 1000
+    valid_steps: tuple[int, ...] = (1, 4, 16)
+    valid_limit: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.max_steps >= 0, "max_steps", self.max_steps, "0 or more")
+        require(self.base_steps >= 0, "base_steps", self.base_steps, "0 or more")
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        require(self.crop_low_px >= 8, "crop_low_px", self.crop_low_px, "8 or more")
+        require(self.crop_candidates >= 1, "crop_candidates", self.crop_candidates, "1 or more")
+        shrinks_fit = bool(self.shrink_factors) and all(1 <= s <= 8 for s in self.shrink_factors)
+        require(shrinks_fit, "shrink_factors", self.shrink_factors, "integers 1..8")
+        require(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "above 0 and finite")
+        require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")
+        require(self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0, or inf for no clipping")
+        require(self.ema_halflife_steps >= 0, "ema_halflife_steps", self.ema_halflife_steps, "0 or more")
+        require(all(0 <= beta < 1 for beta in self.betas), "betas", self.betas, "two numbers in [0, 1)")
+        require(self.accumulate >= 1, "accumulate", self.accumulate, "1 or more")
+        require(self.keep_last >= 1, "keep_last", self.keep_last, "1 or more")
+        require(self.valid_every >= 1, "valid_every", self.valid_every, "1 or more")
+        require(self.valid_limit >= 1, "valid_limit", self.valid_limit, "1 or more")
+        steps, most = self.valid_steps, self.model.process.timesteps
+        require(all(s >= 1 for s in steps), "valid_steps", steps, f"numbers in 1..{most}")
+        require(self.seed >= 0, "seed", self.seed, "0 or more")
+        require(self.default_steps >= 1, "default_steps", self.default_steps, "1 or more")
+        require(self.save_every >= 1, "save_every", self.save_every, "1 or more")
+
+    @property
+    def usual_steps(self) -> int:
+        """`default_steps`, or T where the process has fewer: what the weights will recommend."""
+        return min(self.default_steps, self.model.process.timesteps)
