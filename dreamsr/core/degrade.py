@@ -6,6 +6,7 @@ A resize along one axis is a small dense matrix, so a batch is resized by two ma
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from functools import lru_cache
 
 import torch
@@ -67,17 +68,18 @@ def _blocks(size: int, new_size: int, scale: float, *, rows: int = 64) -> list[t
     return blocks
 
 
-def shrink(image: Tensor, factor: int) -> Tensor:
+def shrink(image: Tensor, factor: Fraction | int) -> Tensor:
     """MATLAB's `imresize(image, 1/factor)`, [..., H, W] -> [..., ceil(H/factor), ceil(W/factor)]."""
     if factor == 1:
         return image
     height, width = (math.ceil(n / factor) for n in image.shape[-2:])
-    return resize(image, height, width, scale=1 / factor)
+    return resize(image, height, width, scale=float(1 / factor))
 
 
-def enlarge(image: Tensor, factor: int) -> Tensor:
-    """MATLAB's `imresize(image, factor)`, [..., h, w] -> [..., factor*h, factor*w]."""
-    return resize(image, factor * image.shape[-2], factor * image.shape[-1], scale=float(factor))
+def enlarge(image: Tensor, factor: Fraction | int) -> Tensor:
+    """MATLAB's `imresize(image, factor)`, [..., h, w] -> [..., ceil(factor*h), ceil(factor*w)]."""
+    height, width = (math.ceil(factor * n) for n in image.shape[-2:])
+    return resize(image, height, width, scale=float(factor))
 
 
 def as_stored(image: Tensor) -> Tensor:

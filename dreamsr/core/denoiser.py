@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Protocol
 
 import torch
@@ -39,9 +40,17 @@ class Backbone(Protocol):
     """What a net must offer: it is an `nn.Module` with these members."""
 
     scale: int
+    """How many times the net enlarges; the most where it is continuous."""
+    continuous: bool
+    """Whether it enlarges by every factor in (1, scale]."""
+    predicts_base: bool
+    """Whether `encode` predicts y with weights of its own, which then want a loss; otherwise y is bicubic."""
 
-    def encode(self, low: Tensor) -> Condition:
-        """[B,3,h,w] -> what is computed once per image."""
+    def encode(self, low: Tensor, scale: Fraction | None = None) -> Condition:
+        """low [B,3,h,w] -> what is computed once per image.
+
+        `scale` is for continuous nets: h * scale and w * scale must be whole. None stands for the net's own.
+        """
 
     def __call__(self, x_t: Tensor, condition: Condition, level: Tensor) -> Tensor:
         """x_t [B,3,H,W] and noise level [B] -> prediction [B,3,H,W] in the net's own terms."""
@@ -65,10 +74,10 @@ class Denoiser:
         self.scale = scale
         self.compute = compute
 
-    def condition(self, low: Tensor) -> Condition:
-        """low [B,3,h,w] in [-1,1] -> what every step shares."""
+    def condition(self, low: Tensor, scale: Fraction | None = None) -> Condition:
+        """low [B,3,h,w] in [-1,1] -> what every step shares; `scale` as in `Backbone.encode`."""
         with self.compute.autocast():
-            condition: Condition = self.net.encode(low)  # type: ignore[operator]
+            condition: Condition = self.net.encode(low, scale)  # type: ignore[operator]
         return condition
 
     def raw(self, x_t: Tensor, condition: Condition, t: Tensor) -> Tensor:

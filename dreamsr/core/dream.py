@@ -14,6 +14,7 @@ rectification alone (the paper's DRM), infinity is plain training.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -53,8 +54,21 @@ def dream_inputs(
     return x_t + shift, eps + shift / spread(process.std(t), x0)
 
 
-def dream_loss(denoiser: Denoiser, x0: Tensor, condition: Condition, eps: Tensor, t: Tensor, *, power: float) -> Tensor:
-    """Mean absolute error of the net's own prediction per image, [B] (the paper's eq. 6 with Algorithm 3)."""
+def dream_loss(
+    denoiser: Denoiser,
+    x0: Tensor,
+    condition: Condition,
+    eps: Tensor,
+    t: Tensor,
+    *,
+    power: float,
+    loss: Literal["l1", "l2"] = "l1",
+) -> Tensor:
+    """Error of the net's own prediction per image, [B]: its mean absolute value, or the mean of its square.
+
+    By l1 the paper's eq. 6 with Algorithm 3; l2 is how ResShift is trained.
+    """
     x_t, explained_by = dream_inputs(denoiser, x0, condition, eps, t, power=power)
     target = denoiser.target(x0, explained_by, t)
-    return (denoiser.raw(x_t, condition, t) - target).abs().mean(dim=(1, 2, 3))
+    error = denoiser.raw(x_t, condition, t) - target
+    return (error.abs() if loss == "l1" else error.square()).mean(dim=(1, 2, 3))

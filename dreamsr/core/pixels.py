@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ def from_tensor(image: Tensor, dtype: type[np.uint8] | type[np.uint16] = np.uint
     return samples  # [H,W,C]
 
 
-def match_low_frequencies(image: Tensor, low: Tensor, *, scale: int, rounds: int = 2) -> Tensor:
+def match_low_frequencies(image: Tensor, low: Tensor, *, scale: Fraction | int, rounds: int = 2) -> Tensor:
     """Back-projection: move `image` [B,3,H,W] until shrinking it gives `low` [B,3,h,w] again.
 
     Removes colour and brightness drift, the usual complaint about diffusion super-resolution, and leaves

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 from dreamsr.errors import UsageError
 
 MAX_SCALE = 16.0
+FACTOR_PARTS = 40
+"""Continuous nets enlarge by multiples of 1/40: fine enough for 3.7, 2.25 and 1.125, coarse enough for tiles."""
 
 
 @dataclass(frozen=True)
@@ -72,18 +75,56 @@ class Pass:
 
     height: int
     width: int
-    scale: int
+    scale: Fraction | int
+
+    def reaches(self, target_height: int, target_width: int) -> bool:
+        """Whether the result has the target's size but for rounding."""
+        return _fits(self.height, self.width, target_height, target_width, self.scale)
 
 
-def plan_passes(height: int, width: int, target_height: int, target_width: int, scale: int) -> list[Pass]:
+def whole_px(size: int, scale: Fraction | int) -> int:
+    """The least size, from `size` on, that enlarges to whole pixels."""
+    return -(-size // scale.denominator) * scale.denominator
+
+
+def plan_passes(
+    height: int, width: int, target_height: int, target_width: int, scale: int, *, continuous: bool = False
+) -> list[Pass]:
     """The shortest chain of nets of one `scale` that reaches the target; one Lanczos resize completes it.
 
     A chain of one resizes after its net. A longer chain resizes *before* its last net, to a `scale`-th of the
     target: the net then sees a picture as sharp as those it was trained on and computes no pixels in vain.
+    A `continuous` net, whose largest scale is `scale`, takes what factor is left and has nothing to resize
+    wherever `continuous_factor` is exact.
     """
     factor = max(target_height / height, target_width / width)
     count = 1 if scale == 1 else max(1, math.ceil(math.log(factor) / math.log(scale) - 1e-9))
     passes = [Pass(height * scale**i, width * scale**i, scale) for i in range(count)]
-    if count > 1:
+    last = passes[-1]
+    if continuous:
+        left = continuous_factor(last.height, last.width, target_height, target_width, most=scale)
+        passes[-1] = Pass(last.height, last.width, left)
+    elif count > 1:
         passes[-1] = Pass(math.ceil(target_height / scale), math.ceil(target_width / scale), scale)
     return passes
+
+
+def continuous_factor(height: int, width: int, target_height: int, target_width: int, *, most: int) -> Fraction:
+    """The multiple of 1/40 in (1, most] with which a continuous net reaches the target.
+
+    Exact where one rounds to the target on both sides, else the next larger one. Several fit a picture of less
+    than 40 px: the roundest is taken, 3.7 rather than 3.725, for it is what was asked for.
+    """
+    for parts in (1, 10, 20, FACTOR_PARTS):
+        least = max(Fraction(2 * target_height - 1, 2 * height), Fraction(2 * target_width - 1, 2 * width))
+        factor = Fraction(max(math.ceil(least * parts), parts + 1), parts)
+        if factor <= most and _fits(height, width, target_height, target_width, factor):
+            return factor
+    ratio = max(Fraction(target_height, height), Fraction(target_width, width))
+    return min(Fraction(most), Fraction(max(math.ceil(ratio * FACTOR_PARTS), FACTOR_PARTS + 1), FACTOR_PARTS))
+
+
+def _fits(height: int, width: int, target_height: int, target_width: int, factor: Fraction | int) -> bool:
+    """Halves may be rounded either way: as a float, 1.025 * 900 is less than 922.5."""
+    sizes = ((height, target_height), (width, target_width))
+    return all(abs(Fraction(factor * size) - target) <= Fraction(1, 2) for size, target in sizes)

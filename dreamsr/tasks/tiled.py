@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -14,19 +16,18 @@ from dreamsr.core.device import choose_compute
 from dreamsr.core.noise import NoiseField
 from dreamsr.core.pixels import Pixels
 from dreamsr.core.samplers import sample
-from dreamsr.core.sizes import Pass
-from dreamsr.core.tiles import Window, blend, windows
+from dreamsr.core.sizes import Pass, whole_px
+from dreamsr.core.tiles import Window, align_px, blend, smallest_tile_px, windows
 from dreamsr.errors import DeviceError
 from dreamsr.tasks.memory import is_out_of_memory
-from dreamsr.tasks.settings import SMALLEST_TILE_PX, OnProgress, Progress, Settings
+from dreamsr.tasks.settings import OnProgress, Progress, Settings
 
 
 class Counter:
     """Counts net evaluations over all passes and tiles of one picture and tells of each."""
 
     def __init__(self, passes: list[Pass], steps: int, tile: int, on_progress: OnProgress | None) -> None:
-        tiles = sum(len(windows(one.height, tile)) * len(windows(one.width, tile)) for one in passes)
-        self.total = tiles * (steps + 1)
+        self.total = sum(_tiles(one, tile) for one in passes) * (steps + 1)
         self.done = 0
         self.on_progress = on_progress
 
@@ -38,11 +39,23 @@ class Counter:
             self.on_progress(Progress(self.done, self.total))
 
 
+def _tiles(one: Pass, tile: int) -> int:
+    """How many tiles of at most `tile` px a pass has."""
+    align = align_px(one.scale)
+    tile = max(tile, smallest_tile_px(align))
+    height, width = (whole_px(size, one.scale) for size in (one.height, one.width))
+    return len(windows(height, tile, align=align)) * len(windows(width, tile, align=align))
+
+
 @dataclass(frozen=True)
 class TiledRun:
-    """One pass: `denoiser` over a whole image in tiles of at most `tile` px, `steps` steps each."""
+    """One pass: `denoiser` over a whole image by a factor of `scale`, `steps` steps for each tile of at most `tile` px.
+
+    A factor that needs larger tiles to overlap on whole pixels gets them.
+    """
 
     denoiser: Denoiser
+    scale: Fraction | int
     settings: Settings
     seed: int
     steps: int
@@ -50,15 +63,20 @@ class TiledRun:
     counter: Counter
 
     def __call__(self, image: Pixels) -> Pixels:
-        """[h,w,C] -> [s*h,s*w,C], C 1 or 3; where memory runs out, again with half the tile. Raises DeviceError."""
-        run = replace(self, tile=min(self.tile, max(SMALLEST_TILE_PX, *image.shape[:2])))
+        """[h,w,C] -> [ceil(s*h),ceil(s*w),C], C 1 or 3; again with half the tile where memory runs out.
+
+        Raises DeviceError.
+        """
+        padded, smallest = _padded(image, self.scale), smallest_tile_px(align_px(self.scale))
+        run = replace(self, tile=min(max(self.tile, smallest), max(smallest, *padded.shape[:2])))
+        tall, wide = (math.ceil(size * self.scale) for size in image.shape[:2])
         while True:
             try:
-                return run._over(image)
+                return run._over(padded, tall, wide)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-            if run.tile // 2 < SMALLEST_TILE_PX:
+            if run.tile // 2 < smallest:
                 raise DeviceError(
                     f"out of memory on {self.denoiser.compute.device} even with tiles of {run.tile} px; "
                     "close other programs or choose another --device"
@@ -67,20 +85,22 @@ class TiledRun:
             if self.denoiser.compute.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _over(self, image: Pixels) -> Pixels:
+    def _over(self, image: Pixels, tall: int, wide: int) -> Pixels:
+        """An image [h,w,C] of a size that enlarges to whole pixels -> the first tall x wide px of the large one."""
         height, width, channels = image.shape
-        scale = self.denoiser.scale
-        result = np.empty((height * scale, width * scale, channels), dtype=image.dtype)
+        result = np.empty((tall, wide, channels), dtype=image.dtype)
         field = NoiseField(self.seed)
 
         def compute(rows: Window, columns: Window) -> Tensor:
             window = px.to_tensor(image[rows.start : rows.stop, columns.start : columns.stop])
             return self._finite_tile(window.expand(3, -1, -1), rows, columns, field)
 
-        for strip in blend(height, width, scale=scale, tile=self.tile, compute=compute):
+        for strip in blend(height, width, scale=self.scale, tile=self.tile, compute=compute):
+            place = result[strip.top : strip.top + strip.pixels.shape[1]]
+            inside = strip.pixels[:, : place.shape[0], :wide]
             # A grey picture has no hue to weigh: the mean of the channels, not their luminance.
-            pixels = strip.pixels if channels == 3 else strip.pixels.mean(dim=0, keepdim=True)
-            result[strip.top : strip.top + pixels.shape[1]] = px.from_tensor(pixels, image.dtype.type)
+            pixels = inside if channels == 3 else inside.mean(dim=0, keepdim=True)
+            place[:] = px.from_tensor(pixels, image.dtype.type)
         return result
 
     def _finite_tile(self, low: Tensor, rows: Window, columns: Window, field: NoiseField) -> Tensor:
@@ -99,8 +119,9 @@ class TiledRun:
 
     def _tile(self, denoiser: Denoiser, low: Tensor, rows: Window, columns: Window, field: NoiseField) -> Tensor:
         """One tile: [3,h,w] -> [3,s*h,s*w] float32 on the CPU. Raises NotFiniteError."""
-        scale, device = denoiser.scale, denoiser.compute.device
-        place = (scale * rows.start, scale * columns.start, scale * rows.size, scale * columns.size)
+        scale, device = self.scale, denoiser.compute.device
+        tall, wide = rows.enlarged(scale), columns.enlarged(scale)
+        place = (tall.start, wide.start, tall.size, wide.size)
         first: list[Tensor] = []
 
         def on_step(number: int, x0_hat: Tensor) -> None:
@@ -111,7 +132,7 @@ class TiledRun:
         with torch.inference_mode():
             small = low[None].to(device, memory_format=torch.channels_last)  # [1,3,h,w]
             watched = Watched(denoiser)
-            condition = watched.condition(small)
+            condition = watched.condition(small, Fraction(scale))
             self.counter.tick()
             image = sample(
                 watched,
@@ -128,6 +149,12 @@ class TiledRun:
             return image[0].float().cpu()  # [3,s*h,s*w]
 
 
+def _padded(image: Pixels, scale: Fraction | int) -> Pixels:
+    """[h,w,C] with the lower and right edge repeated until both sides enlarge to whole pixels."""
+    more = [(0, whole_px(size, scale) - size) for size in image.shape[:2]]
+    return np.pad(image, (*more, (0, 0)), mode="edge") if any(after for _, after in more) else image
+
+
 class NotFiniteError(ArithmeticError):
     """A net gave infinity or not-a-number."""
 
@@ -141,8 +168,8 @@ class Watched(Denoiser):
     def __init__(self, inner: Denoiser) -> None:
         super().__init__(inner.net, inner.process, inner.prediction, scale=inner.scale, compute=inner.compute)
 
-    def condition(self, low: Tensor) -> Condition:
-        condition = super().condition(low)
+    def condition(self, low: Tensor, scale: Fraction | None = None) -> Condition:
+        condition = super().condition(low, scale)
         _require_finite(condition.y)
         return condition
 

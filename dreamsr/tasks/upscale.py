@@ -16,7 +16,7 @@ from dreamsr.core.alpha import bleed
 from dreamsr.core.backbones import build_denoiser
 from dreamsr.core.device import choose_compute
 from dreamsr.core.pixels import Pixels
-from dreamsr.core.sizes import Size, check_target, plan_passes
+from dreamsr.core.sizes import Pass, Size, check_target, plan_passes
 from dreamsr.errors import UsageError
 from dreamsr.files.hub import resolve_weights
 from dreamsr.files.images import Picture
@@ -71,8 +71,13 @@ class Upscaler:
 
     @property
     def scale(self) -> int:
-        """The one scale that the net was trained for; others are composed from it."""
+        """The one scale that the net was trained for, or the largest; others are composed from it."""
         return self.weights.config.scale
+
+    @property
+    def continuous(self) -> bool:
+        """Whether the net enlarges by any factor up to `scale` itself."""
+        return self.weights.config.continuous
 
     @property
     def default_steps(self) -> int:
@@ -159,22 +164,31 @@ class Upscaler:
         require_room(height, width, pixels.shape[2] * pixels.itemsize)
         steps = self._steps(settings)
         tile = settings.tile_px or automatic_tile_px(self.compute.device, scale=self.scale)
-        passes = plan_passes(from_height, from_width, height, width, self.scale)
+        passes = plan_passes(from_height, from_width, height, width, self.scale, continuous=self.continuous)
+        fitted = len(passes) > 1 and not self.continuous  # resized before the last net, not after it
         counter = Counter(passes, steps, tile, on_progress)
         if (pixels == pixels[:1, :1]).all():
             return np.broadcast_to(pixels[:1, :1], (height, width, pixels.shape[2])).copy()  # one flat colour
         image: Pixels = pixels
         for number, one in enumerate(passes):
-            if number > 0 and number == len(passes) - 1:
+            if fitted and number == len(passes) - 1:
                 image = fit(image, one, height, width)
-            image = TiledRun(self.denoiser, settings, settings.seed + number, steps, tile, counter)(image)
-        return image[:height, :width] if len(passes) > 1 else resized(image, height, width)
+            image = TiledRun(self.denoiser, one.scale, settings, settings.seed + number, steps, tile, counter)(image)
+        return image[:height, :width] if fitted else _completed(image, passes[-1], height, width)
 
     def _steps(self, settings: Settings) -> int:
         steps, most = settings.steps or self.default_steps, self.denoiser.process.timesteps
         if steps > most:
             raise UsageError(f"--steps is {steps}, but these weights can take 1..{most}")
         return steps
+
+
+def _completed(image: Pixels, last: Pass, height: int, width: int) -> Pixels:
+    """The target from the last pass's result, of which a part of a pixel may be surplus."""
+    if last.reaches(height, width):
+        return image[:height, :width]
+    tall, wide = float(last.scale * last.height), float(last.scale * last.width)
+    return resized(image, height, width, box=(0.0, 0.0, wide, tall))
 
 
 @overload

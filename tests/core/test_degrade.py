@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -80,6 +81,34 @@ def test_resize_by_a_scale_is_matlab_s_imresize(scale: float) -> None:
     height, width = math.ceil(7 * scale), math.ceil(10 * scale)
     expected = imresize(as_array(image), height, width, (scale, scale))
     np.testing.assert_allclose(as_array(resize(image, height, width, scale=scale)), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("factor", [Fraction(37, 10), Fraction(9, 4), Fraction(41, 40)], ids=str)
+def test_factor_between_whole_numbers_is_matlab_s_imresize(size: tuple[int, int], factor: Fraction) -> None:
+    image, scale = images(1, size=size), float(factor)
+    tall, wide = (math.ceil(n * factor) for n in size)
+    expected = imresize(as_array(image), tall, wide, (scale, scale))
+    np.testing.assert_allclose(as_array(enlarge(image, factor)), expected, rtol=0, atol=1e-12)
+    short, narrow = (math.ceil(n / factor) for n in size)
+    expected = imresize(as_array(image), short, narrow, (1 / scale, 1 / scale))
+    np.testing.assert_allclose(as_array(shrink(image, factor)), expected, rtol=0, atol=1e-12)
+
+
+def test_whole_fraction_is_the_same_as_the_number() -> None:
+    image = images(1, size=(6, 9), dtype=torch.float32)
+    assert torch.equal(enlarge(image, Fraction(3)), enlarge(image, 3))
+    assert torch.equal(shrink(image, Fraction(3)), shrink(image, 3))
+    assert shrink(image, Fraction(1)) is image
+
+
+@pytest.mark.parametrize("parts", [41, 147, 148, 149, 160])
+def test_shrinking_back_gives_the_size_again(parts: int) -> None:
+    """Whole pixels times and over a factor: one that is rounded would now and then give one pixel more."""
+    low = images(1, size=(40, 120))
+    large = enlarge(low, Fraction(parts, 40))
+    assert large.shape[-2:] == (parts, 3 * parts)
+    assert shrink(large, Fraction(parts, 40)).shape == low.shape
 
 
 @pytest.mark.parametrize("size", [(131, 300), (64, 65)])

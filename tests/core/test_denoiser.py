@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 import torch
 from oracles import FAMILIES, PREDICTIONS, Exact, Family, column, images, noises, wrap
@@ -23,7 +25,7 @@ class Linear(nn.Module):
         self.conv = nn.Conv2d(3, 3, 1)
         self.seen: list[tuple[torch.dtype, Tensor]] = []
 
-    def encode(self, low: Tensor) -> Condition:
+    def encode(self, low: Tensor, _scale: Fraction | None = None) -> Condition:
         features = self.conv(low)
         return Condition(y=low.repeat_interleave(2, -1).repeat_interleave(2, -2), features=features)
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -74,6 +76,21 @@ def test_shrinking_the_matched_image_approaches_the_small_one(scale: int, size: 
     ]
     assert errors[1] < 0.5 * errors[0]
     assert errors[-1] < 1e-4
+    assert errors == sorted(errors, reverse=True)
+
+
+@pytest.mark.parametrize(("scale", "left"), [("37/10", 1e-3), ("3/2", 1e-3), ("41/40", 0.2)])
+def test_matching_works_between_whole_factors(scale: str, left: float) -> None:
+    """Close to 1 little is held: halfway between pixels, bicubic shows nothing of the finest pattern of this noise."""
+    factor = Fraction(scale)
+    low = images(1, size=(factor.denominator, 2 * factor.denominator))
+    image = images(1, seed=3, size=(factor.numerator, 2 * factor.numerator)) + 0.2
+    errors = [
+        float((shrink(match_low_frequencies(image, low, scale=factor, rounds=rounds), factor) - low).abs().max())
+        for rounds in (0, 1, 2, 60)
+    ]
+    assert errors[1] < 0.6 * errors[0]
+    assert errors[-1] < left
     assert errors == sorted(errors, reverse=True)
 
 

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import itertools
+from fractions import Fraction
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dreamsr.core.tiles import ALIGN_PX, OVERLAP_PX, Window, blend, fade, windows
+from dreamsr.core.sizes import FACTOR_PARTS, whole_px
+from dreamsr.core.tiles import (
+    ALIGN_PX,
+    OVERLAP_PX,
+    Window,
+    align_px,
+    blend,
+    fade,
+    overlap_px,
+    smallest_tile_px,
+    windows,
+)
 from dreamsr.tasks.settings import SMALLEST_TILE_PX
 
 SMALLEST = 2 * OVERLAP_PX + ALIGN_PX
@@ -59,4 +71,64 @@ def test_identity_gives_the_untiled_result(height: int, width: int, scale: int) 
     assert [strip.top for strip in strips] == [
         sum(s.pixels.shape[1] for s in strips[:i]) for i in range(len(strips))
     ]  # no gap, no overlap
+    torch.testing.assert_close(torch.cat([s.pixels for s in strips], dim=1), whole, rtol=0, atol=1e-6)
+
+
+# Factors between whole numbers
+
+
+def test_whole_factors_keep_the_grid_of_the_nets() -> None:
+    for scale in (1, 2, 4, Fraction(3)):
+        assert (align_px(scale), overlap_px(align_px(scale))) == (ALIGN_PX, OVERLAP_PX)
+        assert smallest_tile_px(align_px(scale)) == SMALLEST_TILE_PX
+
+
+@pytest.mark.parametrize(("scale", "align"), [("3/2", 8), ("9/4", 8), ("9/8", 8), ("37/10", 40), ("149/40", 40)])
+def test_grid_holds_both_the_net_s_and_whole_pixels(scale: str, align: int) -> None:
+    assert align_px(Fraction(scale)) == align
+
+
+@given(size=st.integers(1, 3000), more=st.integers(0, 400), parts=st.integers(41, 160))
+@settings(max_examples=200, deadline=None)
+def test_tiles_enlarge_to_whole_pixels_and_still_overlap(size: int, more: int, parts: int) -> None:
+    scale = Fraction(parts, FACTOR_PARTS)
+    align, size = align_px(scale), whole_px(size, scale)
+    tile = smallest_tile_px(align) + more
+    found = windows(size, tile, align=align)
+    assert (found[0].start, found[-1].stop) == (0, size)
+    for window in found:
+        assert 0 < window.size <= tile
+        assert window.start % align == 0
+        assert window.enlarged(scale) == Window(scale * window.start, scale * window.stop)  # type: ignore[arg-type]
+    for before, after in itertools.pairwise(found):
+        assert before.stop - after.start == overlap_px(align) >= OVERLAP_PX
+
+
+def test_tiles_too_small_for_the_factor_are_refused() -> None:
+    with pytest.raises(ValueError, match="use 120 or more"):
+        windows(500, 119, align=40)
+
+
+@pytest.mark.parametrize("scale", [Fraction(3, 2), Fraction(37, 10), Fraction(149, 40)], ids=str)
+@pytest.mark.parametrize("size", [40, 120, 160, 280, 1000])
+def test_weights_sum_to_one_between_whole_factors(size: int, scale: Fraction) -> None:
+    total = torch.zeros(int(scale * size))
+    for window in windows(size, 120, align=align_px(scale)):
+        place = window.enlarged(scale)
+        total[place.start : place.stop] += fade(window, size, scale)
+    torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize(("height", "width"), [(10, 10), (10, 300), (300, 10), (130, 290)])
+def test_identity_gives_the_untiled_result_between_whole_factors(height: int, width: int) -> None:
+    scale = Fraction(37, 10)
+    size = (int(scale * height), int(scale * width))
+    whole = torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
+
+    def compute(rows: Window, columns: Window) -> torch.Tensor:
+        tall, wide = rows.enlarged(scale), columns.enlarged(scale)
+        return whole[:, tall.start : tall.stop, wide.start : wide.stop]
+
+    strips = list(blend(height, width, scale=scale, tile=120, compute=compute))
+    assert [strip.top for strip in strips] == [sum(s.pixels.shape[1] for s in strips[:i]) for i in range(len(strips))]
     torch.testing.assert_close(torch.cat([s.pixels for s in strips], dim=1), whole, rtol=0, atol=1e-6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -237,7 +238,7 @@ class Overflowing(torch.nn.Module):
         super().__init__()
         self.inner, self.bad, self.value = inner, bad, value
 
-    def encode(self, low: Tensor) -> Condition:
+    def encode(self, low: Tensor, _scale: Fraction | None = None) -> Condition:
         condition: Condition = self.inner.encode(low)  # type: ignore[operator]
         return condition
 

@@ -7,13 +7,24 @@ from collections.abc import Callable
 from torch import nn
 
 from dreamsr.config import ModelConfig
+from dreamsr.core.backbones.idm import IDM
 from dreamsr.core.backbones.refiner import Refiner
+from dreamsr.core.backbones.resshift import ResShift
+from dreamsr.core.backbones.sr3 import SR3
 from dreamsr.core.denoiser import REFERENCE, Denoiser
 from dreamsr.core.device import Compute
 from dreamsr.core.process import build_process
 
 BACKBONES: dict[str, Callable[[ModelConfig], nn.Module]] = {
     "refiner": lambda config: Refiner(config.refiner, scale=config.scale),
+    "sr3": lambda config: SR3(config.sr3, scale=config.scale),
+    "idm": lambda config: IDM(config.idm, scale=config.scale),
+    "resshift": lambda config: ResShift(
+        config.resshift,
+        scale=config.scale,
+        kappa=config.process.kappa if config.process.kind == "residual" else 0.0,
+        residual=config.prediction == "x0",
+    ),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
@@ -63,3 +64,9 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Repeat the right and bottom edge until height and width are multiples. [B,C,h,w] -> [B,C,h',w']."""
     bottom, right = (-x.shape[-2]) % multiple, (-x.shape[-1]) % multiple
     return F.pad(x, (0, right, 0, bottom), mode="replicate") if bottom or right else x
+
+
+def require_own_scale(own: int, asked: Fraction | None) -> None:
+    """Raise ValueError where a net of one scale is asked for another."""
+    if asked is not None and asked != own:
+        raise ValueError(f"this net enlarges {own} times and cannot enlarge {asked} times")

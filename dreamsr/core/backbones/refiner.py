@@ -11,6 +11,7 @@ works on values of order one.
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import pairwise
 
 import torch
@@ -19,7 +20,13 @@ from torch.nn import functional as F
 
 from dreamsr.config import RefinerConfig
 from dreamsr.core import degrade
-from dreamsr.core.backbones.blocks import LevelEmbedding, ModulatedBlock, ResidualBlock, pad_to_multiple
+from dreamsr.core.backbones.blocks import (
+    LevelEmbedding,
+    ModulatedBlock,
+    ResidualBlock,
+    pad_to_multiple,
+    require_own_scale,
+)
 from dreamsr.core.denoiser import Condition
 
 
@@ -80,6 +87,9 @@ class StepUNet(nn.Module):
 class Refiner(nn.Module):
     """The backbone: `encode` once per image, `forward` once per step. Predicts x0 (in eps or v terms if so trained)."""
 
+    continuous = False
+    predicts_base = True
+
     def __init__(self, config: RefinerConfig, *, scale: int) -> None:
         super().__init__()
         self.scale = scale
@@ -93,8 +103,9 @@ class Refiner(nn.Module):
         inputs = pixels + config.encoder_channels
         self.unet = StepUNet(inputs, pixels, config.channels, config.blocks_per_level, embedding)
 
-    def encode(self, low: Tensor) -> Condition:
+    def encode(self, low: Tensor, scale: Fraction | None = None) -> Condition:
         """low [B,3,h,w] in [-1,1] -> y [B,3,H,W], features [B,C,h,w]."""
+        require_own_scale(self.scale, scale)
         features = self.encoder(low)
         residual = F.pixel_shuffle(self.base(features), self.scale).to(low.dtype) / self.gain  # [B,3,H,W]
         return Condition(y=degrade.enlarge(low, self.scale) + residual, features=features)
