@@ -17,7 +17,7 @@ TEMP_NAME = re.compile(r"\..*\.dreamsr-(?P<host>[0-9a-f]{8})-(?P<pid>[0-9]{1,10}
 NAME_LIMIT_BYTES = 255
 
 
-def write_bytes_atomically(path: Path | str, data: bytes) -> None:
+def write_bytes_atomically(path: Path | str, data: bytes | memoryview) -> None:
     """Puts `data` at `path`, durably, in one step: readers see the old file or the whole new one.
 
     A link is followed; devices and pipes are written straight. Raises OutputError; nothing is left behind
@@ -92,7 +92,7 @@ def _mode_of(path: Path) -> int | None:
         return None
 
 
-def _write_durably(temp: Path, data: bytes, mode: int | None) -> None:
+def _write_durably(temp: Path, data: bytes | memoryview, mode: int | None) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     with os.fdopen(os.open(temp, flags, 0o666), "wb") as file:
         if mode is not None and hasattr(os, "fchmod"):

@@ -1,0 +1,108 @@
+"""Named settings of training runs: TOML files in `dreamsr/presets`, or the user's own.
+
+A preset holds fields of `TrainConfig`, and besides them `description`, `extends` (a preset to start from) and
+`dream_power`, the p that `--dream` uses unless told another.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from dreamsr.errors import ConfigError, UsageError
+
+Table = dict[str, Any]
+LONGEST_CHAIN = 8
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings with a name: `values` are nested fields of `TrainConfig`."""
+
+    name: str
+    description: str
+    dream_power: float
+    values: Table
+
+
+@cache
+def preset_names() -> tuple[str, ...]:
+    """The presets that come with dreamsr."""
+    return tuple(sorted(p.name.removesuffix(".toml") for p in _folder().iterdir() if p.name.endswith(".toml")))
+
+
+def load_preset(name: str) -> Preset:
+    """A preset by name, or from a `.toml` file. Raises UsageError for unknown names, ConfigError for broken files."""
+    values = _chained(name, ())
+    extra = {key: values.pop(key, default) for key, default in (("description", ""), ("dream_power", 1.0))}
+    if not isinstance(extra["description"], str) or not isinstance(extra["dream_power"], int | float):
+        raise ConfigError(f"preset {name}: description must be a text and dream_power a number")
+    return Preset(name, extra["description"], float(extra["dream_power"]), values)
+
+
+def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> Table:
+    """`base` with the values of `change` in their places; tables are merged, everything else is replaced."""
+    result = dict(base)
+    for key, value in change.items():
+        old = result.get(key)
+        result[key] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+def parse_settings(texts: Iterable[str]) -> Table:
+    """`["model.sr3.dropout=0.1", ...]` as nested tables; values are TOML, words need no quotes. Raises UsageError."""
+    result: Table = {}
+    for text in texts:
+        path, sign, value = text.partition("=")
+        keys = [key.strip() for key in path.split(".")]
+        if not sign or not all(key.isidentifier() for key in keys):
+            raise UsageError(f"--set is {text!r}, but it must be FIELD=VALUE, such as model.sr3.dropout=0.1")
+        table: Any = _toml_value(value.strip())
+        for key in reversed(keys):
+            table = {key: table}
+        result = merged(result, table)
+    return result
+
+
+def read_table(path: Path) -> Table:
+    """A TOML file. Raises ConfigError in one line where it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a TOML file ({error})") from None
+
+
+def _chained(name: str, seen: tuple[str, ...]) -> Table:
+    """The values of a preset after those that it extends."""
+    if name in seen or len(seen) >= LONGEST_CHAIN:
+        raise ConfigError(f"preset {seen[0]}: extends itself ({' > '.join((*seen, name))})")
+    if name in preset_names():
+        values = tomllib.loads((_folder() / f"{name}.toml").read_text(encoding="utf-8"))
+    elif name.endswith(".toml"):
+        values = read_table(Path(name))
+    else:
+        raise UsageError(f"no preset is called {name!r}; possible: {', '.join(preset_names())}, or a .toml file")
+    parent = values.pop("extends", None)
+    if parent is None:
+        return values
+    if not isinstance(parent, str):
+        raise ConfigError(f"preset {name}: extends must be the name of a preset or a .toml file")
+    return merged(_chained(parent, (*seen, name)), values)
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _folder() -> Any:
+    return files("dreamsr") / "presets"
