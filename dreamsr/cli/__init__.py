@@ -17,7 +17,9 @@ import dreamsr
 from dreamsr.cli import console
 from dreamsr.cli.bench import bench
 from dreamsr.cli.doctor import doctor
-from dreamsr.cli.train import finetune, train
+from dreamsr.cli.finetune import finetune
+from dreamsr.cli.study import study
+from dreamsr.cli.train import train
 from dreamsr.cli.upscale import upscale
 from dreamsr.cli.weights import weights_app
 from dreamsr.errors import DreamsrError
@@ -51,6 +53,7 @@ app.command()(upscale)
 app.command()(train)
 app.command()(finetune)
 app.command()(bench)
+app.command()(study)
 app.command()(doctor)
 app.add_typer(weights_app, name="weights")
 

@@ -2,160 +2,195 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from dreamsr.cli import console
-from dreamsr.config import DreamConfig, TrainConfig
+from dreamsr.cli.train_show import train_view
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from dreamsr.config import TrainConfig
+    from dreamsr.files.sources import DataSource
 
-    from dreamsr.tasks.train import Progress
-
-LOG_EVERY = 100
-"""Steps between two lines where no bar can be drawn."""
+DATA, DREAM, RUN, MACHINE = "Data", "DREAM", "Run", "Machine"
 
 Data = Annotated[
-    Path, typer.Option(help="Folder of photos of any sizes, searched with its subfolders.", show_default=False)
+    str | None,
+    typer.Option(
+        help="Folder of photos of any sizes, with its subfolders; .tar shards; or hub:user/name, streamed.",
+        show_default=False,
+        rich_help_panel=DATA,
+    ),
 ]
-Out = Annotated[Path | None, typer.Option(help="Folder of the run; default runs/NAME-OF-DATA.", show_default=False)]
-Dream = Annotated[bool, typer.Option("--dream/--no-dream", help="Train with DREAM (arXiv 2312.00210), or plainly.")]
+Large = Annotated[
+    Path | None, typer.Option("--hr", help="Folder of large pictures of a paired set.", rich_help_panel=DATA)
+]
+Small = Annotated[Path | None, typer.Option("--lr", help="Folder of their small versions.", rich_help_panel=DATA)]
+Degradation = Annotated[
+    str | None,
+    typer.Option(help="How small pictures are made: bicubic, photo, or a .toml table of photo.", rich_help_panel=DATA),
+]
+Crop = Annotated[
+    int | None, typer.Option("--crop", help="Side of a crop in px of the small image.", rich_help_panel=DATA)
+]
+Held = Annotated[
+    Path | None, typer.Option("--val", help="Folder of pictures to measure on, never trained on.", rich_help_panel=DATA)
+]
+Dream = Annotated[
+    bool | None,
+    typer.Option("--dream/--no-dream", help="Train with DREAM (arXiv 2312.00210), or plainly.", rich_help_panel=DREAM),
+]
 Power = Annotated[
-    float, typer.Option(help="DREAM's p: 0 rectifies fully, larger p keeps more detail of the truth near t = 0.")
+    float | None,
+    typer.Option(
+        help="DREAM's p: 0 rectifies fully, larger keeps more detail; default 1, ResShift 3.", rich_help_panel=DREAM
+    ),
 ]
-Start = Annotated[int, typer.Option(help="Step from which DREAM is used; before it the estimate is still poor.")]
-Steps = Annotated[int, typer.Option(help="Optimizer steps.")]
-Batch = Annotated[int, typer.Option(help="Crops per step.")]
-Crop = Annotated[int, typer.Option("--crop", help="Side of a crop in pixels of the small image.")]
-Rate = Annotated[float, typer.Option(help="Highest learning rate; warm-up before it, a cosine after it.")]
-Seed = Annotated[int, typer.Option(help="Same seed, same data: the same run.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, with the same settings.")]
-Every = Annotated[int, typer.Option(help="Steps between checkpoints.")]
-Device = Annotated[str, typer.Option(help="auto, cuda, cuda:1, mps or cpu.")]
-Precision = Annotated[Literal["auto", "bf16", "fp32"], typer.Option(help="Number format of the net.")]
+Start = Annotated[
+    int | None,
+    typer.Option(help="Step from which DREAM is used; before it the estimate is still poor.", rich_help_panel=DREAM),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the run; default runs/NAME-OF-DATA.", show_default=False, rich_help_panel=RUN),
+]
+Steps = Annotated[int | None, typer.Option(help="Optimizer steps.", rich_help_panel=RUN)]
+Batch = Annotated[int | None, typer.Option(help="Crops per step and process.", rich_help_panel=RUN)]
+Accumulate = Annotated[
+    int | None, typer.Option(help="Batches per step, where memory holds no larger one.", rich_help_panel=RUN)
+]
+Rate = Annotated[float | None, typer.Option(help="Highest learning rate.", rich_help_panel=RUN)]
+Seed = Annotated[int | None, typer.Option(help="Same seed, same data: the same run.", rich_help_panel=RUN)]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the run in --out, with the same settings.", rich_help_panel=RUN)
+]
+Every = Annotated[int | None, typer.Option(help="Steps between checkpoints.", rich_help_panel=RUN)]
+ValidEvery = Annotated[int | None, typer.Option(help="Steps between validations.", rich_help_panel=RUN)]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="FIELD=VALUE: any field of the configuration, again and again.", rich_help_panel=RUN),
+]
+Device = Annotated[str, typer.Option(help="auto, cuda, cuda:1, mps or cpu.", rich_help_panel=MACHINE)]
+Precision = Annotated[
+    Literal["auto", "bf16", "fp32"] | None, typer.Option(help="Number format of the net.", rich_help_panel=MACHINE)
+]
+Workers = Annotated[
+    int,
+    typer.Option(
+        min=0, help="Processes that prepare crops; the result does not depend on it.", rich_help_panel=MACHINE
+    ),
+]
 
 
 def train(
-    data: Data,
+    data: Data = None,
+    hr: Large = None,
+    lr: Small = None,
+    degradation: Degradation = None,
+    crop_low_px: Crop = None,
+    val: Held = None,
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="What to train: sr3-x4, idm-continuous, resshift-x4, ...; or a .toml file.", rich_help_panel=RUN
+        ),
+    ] = "refiner-x4",
+    settings: Settings = None,
+    dream: Dream = None,
+    dream_power: Power = None,
+    dream_start: Start = None,
     out: Out = None,
-    dream: Dream = False,
-    dream_power: Power = 1.0,
-    dream_start: Start = 0,
-    max_steps: Steps = 100_000,
+    max_steps: Steps = None,
     base_steps: Annotated[
-        int | None, typer.Option(help="Steps for the base prediction alone; default a fifth.", show_default=False)
+        int | None,
+        typer.Option(help="The refiner's steps for its base prediction alone; default a fifth.", rich_help_panel=RUN),
     ] = None,
-    batch_size: Batch = 16,
-    crop_low_px: Crop = 32,
-    learning_rate: Rate = 1e-3,
-    seed: Seed = 0,
+    batch_size: Batch = None,
+    accumulate: Accumulate = None,
+    learning_rate: Rate = None,
+    seed: Seed = None,
     resume: Resume = False,
-    save_every: Every = 500,
+    save_every: Every = None,
+    valid_every: ValidEvery = None,
     device: Device = "auto",
-    precision: Precision = "auto",
+    precision: Precision = None,
+    workers: Workers = 0,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Only say how quick training is here, with DREAM and without.", rich_help_panel=RUN
+        ),
+    ] = False,
 ) -> None:
-    """Train weights from a folder of photos.
+    """Train a diffusion super-resolution model on pictures.
 
-    Leaves OUT/model.safetensors, which `dreamsr upscale --weights OUT` takes.
+    Leaves OUT/model.safetensors, which `dreamsr upscale --weights OUT` takes. Unless told otherwise, everything is as
+    the preset says. Stopped by ctrl-C or SIGTERM, a run goes on with --resume.
     """
-    config = TrainConfig(
-        dream=_dream(dream, dream_power, dream_start),
-        max_steps=max_steps,
-        base_steps=max_steps // 5 if base_steps is None else base_steps,
-        batch_size=batch_size,
-        crop_low_px=crop_low_px,
-        learning_rate=learning_rate,
-        seed=seed,
-        save_every=save_every,
-        precision=precision,
-    )
-    _run(config, data, out or Path("runs") / data.resolve().name, device=device, resume=resume)
+    from dreamsr.cli.train_config import data_source, degradation_table, name_of, resolve
+
+    options = {
+        **degradation_table(degradation),
+        "crop_low_px": crop_low_px,
+        "max_steps": max_steps,
+        "base_steps": base_steps,
+        "batch_size": batch_size,
+        "accumulate": accumulate,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "save_every": save_every,
+        "valid_every": valid_every,
+        "precision": precision,
+    }
+    asked = {"enabled": dream, "power": dream_power, "start": dream_start}
+    config = resolve(preset, settings or (), options, asked)
+    if dry_run:
+        _try(config, device)
+        return
+    source = data_source(data, hr, lr)
+    place = out or Path("runs") / name_of(source)
+    _run(config, source, place, val, device=device, resume=resume, workers=workers)
 
 
-def finetune(
-    weights: Annotated[
-        str, typer.Option(help="What to start from: a name, a file, a run or a Hub reference.", show_default=False)
-    ],
-    data: Data,
-    out: Out = None,
-    dream: Dream = True,
-    dream_power: Power = 1.0,
-    dream_start: Start = 0,
-    max_steps: Steps = 2_000,
-    batch_size: Batch = 16,
-    crop_low_px: Crop = 32,
-    learning_rate: Rate = 1e-4,
-    seed: Seed = 0,
-    resume: Resume = False,
-    save_every: Every = 500,
-    device: Device = "auto",
-    precision: Precision = "auto",
-) -> None:
-    """Fit existing weights to your own pictures.
+def _try(config: TrainConfig, device: str) -> None:
+    from dreamsr.cli.train_show import duration
+    from dreamsr.tasks.trial import try_steps
 
-    Leaves OUT/model.safetensors, which `dreamsr upscale --weights OUT` takes. With --max-steps 0 the weights
-    come back unchanged.
-    """
-    from dreamsr.files.hub import resolve_weights
-    from dreamsr.files.weights import load_weights
-
-    start = load_weights(resolve_weights(weights, on_notice=console.note))
-    config = TrainConfig(
-        model=start.config,
-        dream=_dream(dream, dream_power, dream_start),
-        max_steps=max_steps,
-        batch_size=batch_size,
-        crop_low_px=crop_low_px,
-        learning_rate=learning_rate,
-        seed=seed,
-        save_every=save_every,
-        precision=precision,
-    )
-    place = out or Path("runs") / f"{data.resolve().name}-finetuned"
-    _run(config, data, place, device=device, resume=resume, start_from=start.net.state_dict())
-
-
-def _dream(enabled: bool, power: float, start: int) -> DreamConfig:
-    return DreamConfig(power=power if enabled else math.inf, start=start)
+    found = try_steps(config, device=device)
+    where = f"{found.device}, {found.dtype}" + (f", {found.threads} threads" if found.device == "cpu" else "")
+    console.say(f"{config.model.backbone}, {found.parameters:,} parameters, batches of {found.batch_size} ({where})")
+    for name, seconds in (("without DREAM", found.plain_seconds), ("with DREAM", found.dream_seconds)):
+        whole = duration(seconds * config.accumulate * config.max_steps)
+        speed = found.batch_size / seconds
+        console.say(f"{name}: {speed:.2f} images/s, {whole} for {config.max_steps:,} steps")
+    console.say(f"a step with DREAM takes {found.ratio:.2f} times one without")
 
 
 def _run(
     config: TrainConfig,
-    data: Path,
+    source: DataSource,
     out: Path,
+    val: Path | None,
     *,
     device: str,
     resume: bool,
-    start_from: Mapping[str, Tensor] | None = None,
+    workers: int,
 ) -> None:
     from dreamsr.tasks.train import train as train_task
 
-    with console.bars() as bars:
-        task = bars.add_task("training", total=config.max_steps) if bars is not None else None
-
-        def show(now: Progress) -> None:
-            if bars is not None and task is not None:
-                bars.update(task, completed=now.step, description=_words(now))
-            elif now.step % LOG_EVERY == 0 or now.step == now.max_steps:
-                console.note(f"step {now.step} of {now.max_steps}: {_words(now)}")
-
+    with train_view() as view:
         path = train_task(
             config,
-            data,
+            source,
             out,
             device=device,
             resume=resume,
-            start_from=start_from,
-            on_progress=show,
+            workers=workers,
+            valid=val,
+            on_progress=view.step,
             on_notice=console.note,
+            on_validation=view.validation,
         )
     console.note(f"weights are in {path}; use them with: dreamsr upscale PICTURE --weights {out}")
-
-
-def _words(now: Progress) -> str:
-    return f"loss {now.loss:.4f}, rate {now.learning_rate:.1e}, {now.images_per_second:.1f} images/s"

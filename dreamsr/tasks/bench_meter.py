@@ -45,7 +45,7 @@ def measured(device: torch.device) -> Iterator[Cost]:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     cost.seconds = time.perf_counter() - started
-    cost.peak_memory_mb = torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else _peak_mb()
+    cost.peak_memory_mb = torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else peak_mb()
 
 
 def _reset_peak() -> None:
@@ -54,7 +54,8 @@ def _reset_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def _peak_mb() -> float | None:
+def peak_mb() -> float | None:
+    """The most memory that this process has held, in MB; None where the system cannot tell."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):

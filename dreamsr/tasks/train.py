@@ -1,44 +1,58 @@
-"""Train a denoiser on a folder of photos, with or without DREAM; stop and go on at any step.
+"""Train a denoiser on pictures, with or without DREAM, in one process or many; stop and go on at any step.
 
-Batches, times and noise are pure functions of (seed, step), so a resumed run equals an uninterrupted one.
+Crops, times and noise are pure functions of (seed, number), so a resumed run equals an uninterrupted one, and two
+processes equal one with twice the batch. Only the leading process writes files, validates and reports.
 """
 
 from __future__ import annotations
 
-import json
-import math
+import platform
+import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from io import BytesIO
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch import Tensor
 
 import dreamsr
-from dreamsr.config import TrainConfig, from_mapping, to_mapping
-from dreamsr.core.backbones import build_denoiser, build_net
-from dreamsr.core.denoiser import Condition, Denoiser
-from dreamsr.core.device import Compute, choose_compute
-from dreamsr.core.dream import dream_loss
-from dreamsr.core.noise import seed_of
-from dreamsr.errors import OutputError, TrainingError
-from dreamsr.files.atomic import write_bytes_atomically
-from dreamsr.files.pairs import CropPairs, PhotoFolder, smallest_side_px
-from dreamsr.files.weights import FILE_NAME, save_weights
+from dreamsr.config import TrainConfig, to_mapping
+from dreamsr.core.backbones import build_denoiser
+from dreamsr.core.denoiser import evaluating
+from dreamsr.errors import DataError, DeviceError, TrainingError
+from dreamsr.files.sources import CropPairs, DataSource, open_source
+from dreamsr.files.weights import FILE_NAME
+from dreamsr.tasks import checkpoints
+from dreamsr.tasks.fit import require_room_for_state, require_room_for_steps, way_out
+from dreamsr.tasks.forecast import Stopwatch, peak_memory_mb
+from dreamsr.tasks.launch import Crew, launched
+from dreamsr.tasks.memory import is_out_of_memory
+from dreamsr.tasks.stopping import StopRequest, exit_for
+from dreamsr.tasks.train_data import Batches, Loader, draws, step_numbers
+from dreamsr.tasks.train_state import Run, begin
+from dreamsr.tasks.train_step import Stepper, StepResult
 
-CHECKPOINT = "checkpoint.pt"
-CONFIG = "config.json"
-LOG = "log.jsonl"
+if TYPE_CHECKING:
+    from dreamsr.tasks.train_log import TrainLog
+    from dreamsr.tasks.validation import Validation, Validator
+
 MAX_BAD_STEPS = 5
+"""Steps in a row without a finite loss after which a run is given up."""
+LEAST_STEPS_DRAWN = 100
+"""Curves of fewer steps show nothing."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """One optimizer step as told to the caller: step counts from 1."""
+    """One optimizer step as told to the caller: step counts from 1; losses and speed are those of all processes.
+
+    seconds_left: at the speed of the latest steps. peak_memory_mb: of the GPU, or of this process; 0 if unknown.
+    skipped: updates left out so far because a loss was not finite.
+    """
 
     step: int
     max_steps: int
@@ -46,220 +60,270 @@ class Progress:
     base_loss: float
     learning_rate: float
     images_per_second: float
+    seconds_left: float
+    peak_memory_mb: float
+    skipped: int
 
 
 OnProgress = Callable[[Progress], None]
-TensorList = tuple[Tensor, ...] | list[Tensor]
-
-
-@dataclass
-class Run:
-    """What a training run carries from step to step."""
-
-    denoiser: Denoiser
-    ema: AveragedModel
-    optimizer: torch.optim.Optimizer
-    step: int = 0
-    bad_steps: int = 0
+OnNotice = Callable[[str], None]
+OnValidation = Callable[["Validation"], None]
 
 
 def train(
     config: TrainConfig,
-    data: Path,
+    source: DataSource,
     out: Path,
     *,
     device: str = "auto",
     resume: bool = False,
+    workers: int = 0,
+    valid: Path | None = None,
     start_from: Mapping[str, Tensor] | None = None,
     on_progress: OnProgress | None = None,
-    on_notice: Callable[[str], None] | None = None,
+    on_notice: OnNotice | None = None,
+    on_validation: OnValidation | None = None,
 ) -> Path:
-    """Train until `config.max_steps` and return the weights file, `out/model.safetensors` (the EMA's).
+    """Train until `config.max_steps` and return the weights file, `out/model.safetensors` (the average's).
 
-    `start_from` is a state to begin with (fine-tuning). Raises DataError for unusable data, OutputError where
-    `out` holds a run that is not to be resumed, TrainingError if the loss stays non-finite.
+    workers: processes that prepare crops beside the one that trains; the result does not depend on them. valid: a
+    folder of pictures to measure on. start_from: a state to begin with (fine-tuning).
+    SIGTERM and ctrl-C save and end the process with 143 and 130; `resume` goes on from there.
+    Raises DataError for unusable data, OutputError where `out` holds a run that is not to be resumed, ConfigError for
+    settings that do not go together, DeviceError where memory is short, TrainingError if losses stay non-finite.
     """
-    check_folder(out, config, resume=resume)
-    pairs = open_pairs(config, data, on_notice)
-    compute = choose_compute(device, config.precision)
-    make_folder(out)
-    run = begin(config, compute, start_from)
-    if resume:
-        restore(out / CHECKPOINT, run)
-    facts = {
-        "dreamsr": dreamsr.__version__,
-        "torch": torch.__version__,
-        "data": pairs.photos.fingerprint(),
-        "device": str(compute.device),
-    }
-    write_bytes_atomically(out / CONFIG, json.dumps({"train": to_mapping(config), **facts}, indent=2).encode())
-    try:
-        while run.step < config.max_steps:
-            advance(run, config, pairs, compute, out / LOG, on_progress)
-            if run.step % config.save_every == 0 and run.step < config.max_steps:
-                keep(out, run, config, facts)
-    except KeyboardInterrupt:
-        keep(out, run, config, facts)
-        raise
-    keep(out, run, config, facts)
+    with launched(device, config.precision, accumulate=config.accumulate) as crew:
+        hear = on_notice if crew.leads and on_notice is not None else _nobody
+        crew.lead(lambda: checkpoints.check_folder(out, config, resume=resume, world=crew.world))
+        pairs = crew.together(lambda: _open(source, config, workers, hear))
+        _require_agreement(crew, config, pairs)
+        crew.together(lambda: require_room_for_state(config.model, crew.compute.device))
+        run = crew.together(lambda: begin(config, crew.compute, start_from))
+        session = Session(config, crew, run, out, _facts(crew, pairs), hear, on_progress, on_validation)
+        session.open(valid, source, pairs, resume=resume)
+        session.work(Batches(pairs, config, rank=crew.rank, world=crew.world), workers)
     return out / FILE_NAME
 
 
-def check_folder(out: Path, config: TrainConfig, *, resume: bool) -> None:
-    """Make sure that `out` is new, or holds a run of the same configuration that is to be resumed."""
-    exists = (out / CHECKPOINT).exists()
-    if exists and not resume:
-        raise OutputError(f"{out}: holds a training run already; go on with --resume or choose another --out")
-    if resume and not exists:
-        raise OutputError(f"{out}: holds no {CHECKPOINT} to resume; leave out --resume to start a run")
-    if resume:
-        kept = json.loads((out / CONFIG).read_text())["train"]
-        before = from_mapping(TrainConfig, kept, source=str(out / CONFIG))
-        if before != config:
-            old, new = to_mapping(before), to_mapping(config)
-            changed = ", ".join(f"{k}: {old[k]} -> {new[k]}" for k in old if old[k] != new[k])
-            raise OutputError(f"{out}: the run to resume was started with other settings ({changed})")
+def _nobody(_notice: str) -> None:
+    """Hears the notices of a run that nobody listens to, or of a process that does not lead."""
 
 
-def open_pairs(config: TrainConfig, data: Path, on_notice: Callable[[str], None] | None) -> CropPairs:
+def _open(source: DataSource, config: TrainConfig, workers: int, hear: OnNotice) -> CropPairs:
     """The crops of a run; tells how many photos there are and which cannot be used. Raises DataError."""
-    scale = config.model.scale
-    need = smallest_side_px(scale=scale, crop_low_px=config.crop_low_px)
-    photos = PhotoFolder(data, scale=scale, min_side_px=need)
-    if on_notice is not None:
-        on_notice(f"{len(photos)} photos in {data}")
-        for reason in photos.refused:
-            on_notice(f"not used: {reason}")
-    return CropPairs(
-        photos,
-        seed=config.seed,
-        crop_low_px=config.crop_low_px,
-        candidates=config.crop_candidates,
-        shrink_factors=config.shrink_factors,
-    )
+    pairs = open_source(source, config, workers=workers)
+    hear(f"{len(pairs)} photos in {_name(source)}")
+    for reason in pairs.refused:
+        hear(f"not used: {reason}")
+    return pairs
 
 
-def make_folder(out: Path) -> None:
-    """Make the run's folder, once it is known that there is something to train on."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be made ({error.strerror}); choose another --out") from None
+def _name(source: DataSource) -> str:
+    return str(source.data) if source.data is not None else f"{source.hr} and {source.lr}"
 
 
-def begin(config: TrainConfig, compute: Compute, start_from: Mapping[str, Tensor] | None) -> Run:
-    """A fresh run: net initialised from the seed (or from `start_from`), its EMA, its optimizer."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        net = build_net(config.model)
-    if start_from is not None:
-        net.load_state_dict(start_from)
-    net = net.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    halflife = config.ema_halflife_steps
-    ema = AveragedModel(net, multi_avg_fn=_halflife_average(halflife))
-    optimizer = torch.optim.AdamW(net.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
-    return Run(build_denoiser(config.model, net, compute=compute), ema, optimizer)
+def _require_agreement(crew: Crew, config: TrainConfig, pairs: CropPairs) -> None:
+    """Processes, perhaps on several machines, must have been given the same. Ends all with DataError."""
+    told = crew.gather((to_mapping(config), pairs.fingerprint()))
+    for rank, (settings, fingerprint) in enumerate(told):
+        if settings != told[0][0]:
+            crew.fail(DataError(f"process {rank} was started with other settings than process 0; start all alike"))
+        if fingerprint != told[0][1]:
+            crew.fail(DataError(f"process {rank} sees other data than process 0; give all machines the same pictures"))
 
 
-def advance(
-    run: Run, config: TrainConfig, pairs: CropPairs, compute: Compute, log: Path, on_progress: OnProgress | None
-) -> None:
-    """One optimizer step, logged."""
-    began = time.perf_counter()
-    low, x0 = (part.to(compute.device) for part in pairs.batch(run.step, config.batch_size))
-    rate = learning_rate(config, run.step)
-    for group in run.optimizer.param_groups:
-        group["lr"] = rate
-    base_loss, step_loss = losses(run, config, low, x0)
-    loss = base_loss + step_loss
-    run.optimizer.zero_grad(set_to_none=True)
-    if torch.isfinite(loss):
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(run.denoiser.net.parameters(), config.clip_norm)
-        run.optimizer.step()
-        run.ema.update_parameters(run.denoiser.net)
-        run.bad_steps = 0
-    else:
-        run.bad_steps += 1
-        if run.bad_steps >= MAX_BAD_STEPS:
-            raise TrainingError(
-                f"the loss was not finite in {MAX_BAD_STEPS} steps in a row (step {run.step}); "
-                "lower --learning-rate or use --precision fp32"
-            )
-    run.step += 1
-    speed = config.batch_size / (time.perf_counter() - began)
-    report = Progress(run.step, config.max_steps, loss.item(), base_loss.item(), rate, speed)
-    with log.open("a") as file:
-        file.write(json.dumps(report.__dict__) + "\n")
-    if on_progress is not None:
-        on_progress(report)
-
-
-def losses(run: Run, config: TrainConfig, low: Tensor, x0: Tensor) -> tuple[Tensor, Tensor]:
-    """(error of the base y, error of one denoising step), both mean absolute errors; the latter 0 in the base phase."""
-    condition = run.denoiser.condition(low)
-    base = (condition.y - x0).abs().mean()
-    if run.step < config.base_steps:
-        return base, torch.zeros_like(base)
-    eps, t = draws(config, run.step, x0, run.denoiser.process.timesteps)
-    dreaming = run.step >= config.dream.start
-    power = config.dream.power if dreaming else math.inf
-    fixed: Condition = condition.detached()
-    return base, dream_loss(run.denoiser, x0, fixed, eps, t, power=power).mean()
-
-
-def draws(config: TrainConfig, step: int, x0: Tensor, timesteps: int) -> tuple[Tensor, Tensor]:
-    """(eps like x0, t [B] whole in 1..T) of one step: every image has its own generator, seeded by its number."""
-    eps, times = [], []
-    for i in range(len(x0)):
-        generator = torch.Generator().manual_seed(seed_of(config.seed, step * config.batch_size + i, 1))
-        times.append(torch.randint(1, timesteps + 1, (1,), generator=generator).double())
-        eps.append(torch.randn(x0.shape[1:], generator=generator))
-    return torch.stack(eps).to(x0.device), torch.cat(times)
-
-
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Warm-up and cosine, once for the base phase and once for the rest."""
-    first, last = (0, config.base_steps) if step < config.base_steps else (config.base_steps, config.max_steps)
-    warm = min(1.0, (step - first + 1) / max(1, config.warmup_steps))
-    done = (step - first) / max(1, last - first)
-    return config.learning_rate * warm * (0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * done)))
-
-
-def keep(out: Path, run: Run, config: TrainConfig, facts: Mapping[str, Any]) -> None:
-    """Write the checkpoint and the EMA's weights, each atomically."""
-    state = {
-        "net": run.denoiser.net.state_dict(),
-        "ema": run.ema.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
-        "step": run.step,
+def _facts(crew: Crew, pairs: CropPairs) -> dict[str, Any]:
+    """What is written beside settings into config.json and into the weights' headers; no paths, which are private."""
+    return {
+        "dreamsr": dreamsr.__version__,
+        "torch": torch.__version__,
+        "accelerate": version("accelerate"),
+        "python": platform.python_version(),
+        "data": pairs.fingerprint(),
+        "photos": len(pairs),
+        "device": str(crew.compute.device),
+        "processes": crew.world,
     }
-    buffer = BytesIO()
-    torch.save(state, buffer)
-    write_bytes_atomically(out / CHECKPOINT, buffer.getvalue())
-    facts = {**facts, "train": to_mapping(config), "steps": run.step}
-    save_weights(out / FILE_NAME, run.ema.module.state_dict(), config.model, facts=facts, dtype=torch.float32)
 
 
-def restore(checkpoint: Path, run: Run) -> None:
-    """Bring a fresh run to the state that `keep` wrote. Raises TrainingError for a damaged checkpoint."""
+class Session:
+    """One call of `train`, once it is known what is trained on what."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        crew: Crew,
+        run: Run,
+        out: Path,
+        facts: Mapping[str, Any],
+        hear: OnNotice,
+        on_progress: OnProgress | None,
+        on_validation: OnValidation | None,
+    ) -> None:
+        self.config, self.crew, self.run, self.out, self.facts = config, crew, run, out, facts
+        self.hear, self.on_progress, self.on_validation = hear, on_progress, on_validation
+        self.stopwatch = Stopwatch(config)
+        self.validator: Validator | None = None
+        self.log: TrainLog | None = None
+        self._bad_steps: list[dict[str, Any]] = []
+
+    def open(self, valid: Path | None, source: DataSource, pairs: CropPairs, *, resume: bool) -> None:
+        """Make the folder ready, and go back to the latest checkpoint of a run that is resumed."""
+        config, crew, out = self.config, self.crew, self.out
+        if valid is not None:
+            self.validator = crew.lead(lambda: _open_validation(valid, config, out))
+        if resume:
+            crew.lead(lambda: checkpoints.check_data(out, pairs.fingerprint()))
+            state = crew.share(crew.lead(lambda: checkpoints.newest_state(out, self.hear)))
+            crew.together(lambda: _load(self.run, state, out))
+        crew.together(lambda: require_room_for_steps(self.run, config, crew.compute))
+        told = {**self.facts, "source": _name(source), "seed": config.seed}
+        crew.lead(lambda: self._make_folder(told))
+
+    def _make_folder(self, facts: Mapping[str, Any]) -> None:
+        from dreamsr.tasks.train_log import TrainLog
+
+        checkpoints.make_folder(self.out)
+        checkpoints.save_config(self.out, self.config, facts)
+        self.log = TrainLog(self.out, from_step=self.run.step)
+
+    def work(self, batches: Batches, workers: int) -> None:
+        """Take the steps that are left, validate and save now and then, and save at the end or at a stop."""
+        config, run, crew = self.config, self.run, self.crew
+        first, last = (step * config.accumulate for step in (run.step, max(run.step, config.max_steps)))
+        pin = crew.compute.device.type == "cuda"
+        with (
+            closing(self),
+            StopRequest() as stop,
+            Loader(batches, first=first, last=last, workers=workers, pin=pin) as loader,
+        ):
+            stepper = Stepper(run, config, crew, loader)
+            while run.step < config.max_steps:
+                stopped = self._step(stepper, stop)
+                if self._is_due(config.valid_every, at_end=True):
+                    crew.lead(self._validate)
+                if stopped and run.step < config.max_steps:
+                    crew.lead(self._save)
+                    self._tell_stop(stop)
+                if self._is_due(config.save_every, at_end=False):
+                    crew.lead(self._save)
+            crew.lead(self._save)
+        crew.lead(self._draw)
+
+    def _is_due(self, every: int, *, at_end: bool) -> bool:
+        """Whether what is done every so many steps is due now; at the end it is due in any case, or never."""
+        step = self.run.step
+        return at_end if step == self.config.max_steps else step % every == 0
+
+    def _step(self, stepper: Stepper, stop: StopRequest) -> bool:
+        """One optimizer step, told and counted; whether the run is to stop after it."""
+        began = time.perf_counter()
+        try:
+            result = stepper.advance(lambda: stop.asked)
+        except Exception as error:
+            raise self._explained(error) from error
+        self.stopwatch.add(self.run.step, time.perf_counter() - began)
+        if self.crew.leads:
+            self._report(result, time.perf_counter() - began, stop)
+        self._keep_bad_steps(result)
+        return result.stop or (self.crew.world == 1 and stop.asked)
+
+    def _explained(self, error: Exception) -> Exception:
+        """What a user can do about an error in a step, where that is known."""
+        if is_out_of_memory(error):
+            return DeviceError(
+                f"{self.crew.compute.device} ran out of memory in a step of --batch-size {self.config.batch_size}; "
+                + way_out(self.config, self.config.batch_size // 2)
+            )
+        if self.crew.world > 1 and isinstance(error, RuntimeError) and "peer" in str(error):
+            return TrainingError("another process of this run has ended; its own message says why")
+        return error
+
+    def _report(self, result: StepResult, seconds: float, stop: StopRequest) -> None:
+        config, run, watch = self.config, self.run, self.stopwatch
+        speed = len(step_numbers(config, 0, self.crew.world)) / seconds
+        memory = peak_memory_mb(self.crew.compute.device)
+        left = watch.seconds_left(run.step)
+        rate, losses = result.learning_rate, (result.loss, result.base_loss)
+        progress = Progress(run.step, config.max_steps, *losses, rate, speed, left, memory, run.skipped)
+        if self.log is not None:
+            self.log.step(progress)
+        if watch.is_due and run.step < config.max_steps:
+            usual = len(step_numbers(config, 0, self.crew.world)) / watch.seconds_per_step
+            self.hear(watch.told(run.step, usual, memory))
+        if self.on_progress is not None:
+            try:
+                self.on_progress(progress)
+            except KeyboardInterrupt:
+                stop.ask(signal.SIGINT)
+
+    def _keep_bad_steps(self, result: StepResult) -> None:
+        """Remember steps without a finite loss; after too many in a row write them down and give up."""
+        if result.finite:
+            self._bad_steps.clear()
+            return
+        step = self.run.step - 1
+        numbers = step_numbers(self.config, step, self.crew.world)
+        times = [draws(self.config, number, (0,))[1] for number in numbers]
+        facts = {"step": step, "numbers": list(numbers), "t": times, **asdict(result)}
+        self._bad_steps.append(facts)
+        if self.run.bad_steps >= MAX_BAD_STEPS:
+            dump = self.out / f"bad-step-{self.run.step}.pt"
+            self.crew.lead(lambda: checkpoints.write_state(dump, {"bad_steps": self._bad_steps}))
+            self.crew.fail(
+                TrainingError(
+                    f"the loss was not finite in {MAX_BAD_STEPS} steps in a row (step {self.run.step}); lower "
+                    f"--learning-rate or use --precision fp32; {dump} holds crops, times and losses of these steps"
+                )
+            )
+
+    def _validate(self) -> None:
+        if self.validator is None:
+            return
+        run, average = self.run, self.run.ema.module
+        with evaluating(average):
+            denoiser = build_denoiser(self.config.model, average, compute=self.crew.compute)
+            found = self.validator(denoiser, run.step)
+        if run.best_score is None or found.score > run.best_score:
+            run.best_score = found.score
+            facts = {**self.facts, "score": found.score}
+            checkpoints.save_average(self.out / checkpoints.BEST, run, self.config, facts)
+        if self.log is not None:
+            self.log.validation(found)
+        if self.on_validation is not None:
+            self.on_validation(found)
+
+    def _save(self) -> None:
+        checkpoints.save(self.out, self.run, self.config, self.facts)
+
+    def _tell_stop(self, stop: StopRequest) -> None:
+        """End as the signal asks that any process has heard, the run being saved."""
+        number = next(heard for heard in self.crew.gather(stop.signal) if heard is not None)
+        self.hear(f"stopped by {number.name} at step {self.run.step}; go on with --resume")
+        raise exit_for(number)
+
+    def _draw(self) -> None:
+        if self.run.step < LEAST_STEPS_DRAWN:
+            return
+        from dreamsr.tasks.curves import draw_curves
+
+        if draw_curves(self.out) is None:
+            self.hear('no curves are drawn without matplotlib; pip install "dreamsr[bench]" adds it')
+
+    def close(self) -> None:
+        """Close the log."""
+        if self.log is not None:
+            self.log.close()
+
+
+def _open_validation(folder: Path, config: TrainConfig, out: Path) -> Validator:
+    from dreamsr.tasks.validation import open_validation
+
+    return open_validation(folder, config, out)
+
+
+def _load(run: Run, state: Mapping[str, Any], out: Path) -> None:
     try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        run.denoiser.net.load_state_dict(state["net"])
-        run.ema.load_state_dict(state["ema"])
-        run.optimizer.load_state_dict(state["optimizer"])
-        run.step = int(state["step"])
-    except (RuntimeError, KeyError, ValueError, OSError, EOFError) as error:
-        raise TrainingError(f"{checkpoint}: damaged ({error}); start a new run in another folder") from None
-
-
-def _halflife_average(halflife_steps: float) -> Callable[[TensorList, TensorList, Tensor | int], None]:
-    """An exponential moving average that forgets half in `halflife_steps`, faster while it has seen little."""
-
-    @torch.no_grad()
-    def update(averaged: TensorList, current: TensorList, seen: Tensor | int) -> None:
-        count = float(seen)
-        decay = min(0.5 ** (1 / halflife_steps), (1 + count) / (10 + count))
-        torch._foreach_lerp_(averaged, current, 1 - decay)
-
-    return update
+        run.load(state)
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise TrainingError(f"{out}: its checkpoint does not fit this version or net ({error})") from None

@@ -1,0 +1,88 @@
+"""From a preset and the command line to one training configuration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dreamsr.config import TrainConfig, from_mapping, to_mapping
+from dreamsr.errors import UsageError
+from dreamsr.files.presets import Preset, Table, load_preset, merged, parse_settings, read_table
+from dreamsr.files.sources import DataSource
+
+DEGRADATIONS = ("bicubic", "photo")
+
+
+def resolve(name: str, settings: Sequence[str], options: Mapping[str, Any], dream: Mapping[str, Any]) -> TrainConfig:
+    """Preset `name`, then `--set`, then the options that were given (those not None), then DREAM's.
+
+    `dream` holds enabled, power and start as given on the command line, None where not given. Raises UsageError and
+    ConfigError.
+    """
+    preset = load_preset(name)
+    own = parse_settings(settings)
+    given = {key: value for key, value in options.items() if value is not None}
+    values = merged(merged(preset.values, own), given)
+    _scale_base_steps(values, preset, {**own, **given})
+    values = merged(values, dream_table(values, preset.dream_power, dream))
+    return from_mapping(TrainConfig, values, source=f"--preset {name}")
+
+
+def altered(
+    base: TrainConfig, settings: Sequence[str], options: Mapping[str, Any], dream: Mapping[str, Any]
+) -> TrainConfig:
+    """`base` with `--set`, the options that were given and DREAM's. Raises UsageError and ConfigError."""
+    given = {key: value for key, value in options.items() if value is not None}
+    values = merged(merged(to_mapping(base), parse_settings(settings)), given)
+    values = merged(values, dream_table(values, 1.0, dream))
+    return from_mapping(TrainConfig, values, source="command line")
+
+
+def dream_table(values: Mapping[str, Any], preset_power: float, given: Mapping[str, Any]) -> Table:
+    """The `[dream]` table that `--dream`, `--dream-power` and `--dream-start` ask for; empty where none was given.
+
+    `--dream-power` or `--dream-start` alone mean `--dream`. Raises UsageError where they contradict `--no-dream`.
+    """
+    enabled, power, start = given["enabled"], given["power"], given["start"]
+    if enabled is False:
+        if power is not None or start is not None:
+            raise UsageError("--no-dream cannot go with --dream-power or --dream-start; choose one")
+        return {"dream": {"power": math.inf}}
+    if enabled is None and power is None and start is None:
+        return {}
+    before = values.get("dream", {}).get("power", math.inf)
+    chosen = power if power is not None else before if math.isfinite(float(before)) else preset_power
+    return {"dream": {"power": chosen, **({} if start is None else {"start": start})}}
+
+
+def degradation_table(text: str | None) -> Table:
+    """What `--degradation` asks for: a name, or a TOML file that shapes "photo". Raises UsageError, ConfigError."""
+    if text is None:
+        return {}
+    if text in DEGRADATIONS:
+        return {"degradation": text}
+    if text.endswith(".toml"):
+        return {"degradation": "photo", "photo": read_table(Path(text))}
+    raise UsageError(f"--degradation is {text!r}, but it must be {', '.join(DEGRADATIONS)}, or a .toml file")
+
+
+def data_source(data: str | None, hr: Path | None, lr: Path | None) -> DataSource:
+    """What `--data` or `--hr` with `--lr` name. Raises UsageError unless it is exactly one of the two."""
+    if (data is None) == (hr is None and lr is None) or (hr is None) != (lr is None):
+        raise UsageError("name the pictures by --data, or by --hr and --lr together")
+    return DataSource(data=data, hr=hr, lr=lr)
+
+
+def name_of(source: DataSource) -> str:
+    """A folder name for a run on this data."""
+    text = source.data if source.data is not None else str(source.hr)
+    return Path(text.removeprefix("hub:").split(":")[0]).resolve().name.split(".")[0] or "run"
+
+
+def _scale_base_steps(values: Table, preset: Preset, given: Mapping[str, Any]) -> None:
+    """A shorter or longer run keeps the preset's share of steps for the base."""
+    base, whole = preset.values.get("base_steps", 0), preset.values.get("max_steps")
+    if base and whole and "base_steps" not in given and isinstance(values.get("max_steps"), int):
+        values["base_steps"] = base * values["max_steps"] // whole

@@ -1,0 +1,171 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from dreamsr.cli import main
+from dreamsr.cli.train_config import altered, data_source, degradation_table, name_of, resolve
+from dreamsr.cli.train_show import duration
+from dreamsr.config import DreamConfig, TrainConfig
+from dreamsr.errors import ConfigError, UsageError
+from dreamsr.files.images import from_pil, write_picture
+from dreamsr.files.presets import preset_names
+from dreamsr.files.weights import load_weights
+
+ASKED_NOTHING = {"enabled": None, "power": None, "start": None}
+TINY = ["--set", "crop_low_px=8", "--batch-size", "2", "--precision", "fp32", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("photos")
+    y, x = np.mgrid[0:96, 0:120]
+    for i in range(4):
+        waves = [np.sin(x / (3 + i) + c) + np.cos(y / (2 + c)) for c in range(3)]
+        pixels = (np.stack(waves, axis=2) * 60 + 128).clip(0, 255).astype(np.uint8)
+        write_picture(folder / f"{i}.png", from_pil(Image.fromarray(pixels)))
+    return folder
+
+
+def resolved(*, preset="sr3-x4-tiny", settings=(), dream=ASKED_NOTHING, **options):
+    return resolve(preset, settings, options, dream)
+
+
+def test_options_win_over_settings_and_settings_over_the_preset():
+    config = resolved(settings=["batch_size=3", "seed=5", "model.sr3.dropout=0.5"], batch_size=4, seed=None)
+    assert (config.batch_size, config.seed, config.model.sr3.dropout) == (4, 5, 0.5)
+    assert config.model.sr3.channels == 16
+
+
+def test_unknown_fields_name_the_preset_and_the_field():
+    with pytest.raises(ConfigError, match=r"--preset sr3-x4-tiny.*batch_sise"):
+        resolved(settings=["batch_sise=3"])
+    with pytest.raises(ConfigError, match="dropout"):
+        resolved(settings=["model.sr3.dropout=1.5"])
+
+
+@pytest.mark.parametrize(
+    ("preset", "asked", "expected"),
+    [
+        ("sr3-x4-tiny", {}, DreamConfig(math.inf)),
+        ("sr3-x4-tiny", {"enabled": True}, DreamConfig(1.0)),
+        ("resshift-x4-tiny", {"enabled": True}, DreamConfig(3.0)),
+        ("resshift-x4-tiny", {"enabled": True, "power": 2.0}, DreamConfig(2.0)),
+        ("sr3-x4-tiny", {"power": 0.0}, DreamConfig(0.0)),
+        ("sr3-x4-tiny", {"start": 7}, DreamConfig(1.0, 7)),
+        ("sr3-x4-tiny", {"enabled": False}, DreamConfig(math.inf)),
+    ],
+)
+def test_dream_is_what_was_asked_for(preset, asked, expected):
+    assert resolved(preset=preset, dream={**ASKED_NOTHING, **asked}).dream == expected
+
+
+def test_no_dream_cannot_have_a_power():
+    with pytest.raises(UsageError, match="--no-dream"):
+        resolved(dream={"enabled": False, "power": 1.0, "start": None})
+
+
+def test_a_shorter_run_keeps_the_share_of_the_base():
+    assert resolved(preset="refiner-x4", max_steps=50).base_steps == 10
+    assert resolved(preset="refiner-x4", max_steps=50, base_steps=3).base_steps == 3
+    assert resolved(preset="refiner-x4", settings=["base_steps=4"], max_steps=50).base_steps == 4
+    assert resolved(preset="sr3-x4", max_steps=50).base_steps == 0
+
+
+def test_fine_tuning_changes_only_what_was_given():
+    base = TrainConfig(dream=DreamConfig(1.0), learning_rate=1e-4)
+    config = altered(base, ["seed=3"], {"max_steps": 9, "batch_size": None}, ASKED_NOTHING)
+    assert (config.seed, config.max_steps, config.batch_size, config.dream) == (3, 9, 16, DreamConfig(1.0))
+    assert altered(base, (), {}, {**ASKED_NOTHING, "enabled": False}).dream.power == math.inf
+
+
+def test_degradations_by_name_and_by_table(tmp_path):
+    table = tmp_path / "mild.toml"
+    table.write_text("jpeg_quality = [80, 95]\n")
+    assert degradation_table(None) == {}
+    assert degradation_table("photo") == {"degradation": "photo"}
+    config = resolved(**degradation_table(str(table)))
+    assert config.degradation == "photo"
+    assert config.photo.jpeg_quality == (80, 95)
+    with pytest.raises(UsageError, match="--degradation"):
+        degradation_table("blurry")
+
+
+def test_data_is_a_folder_or_a_pair_of_folders(tmp_path):
+    assert data_source("photos", None, None).data == "photos"
+    assert data_source(None, tmp_path, tmp_path).hr == tmp_path
+    for wrong in ((None, None, None), ("a", tmp_path, tmp_path), (None, tmp_path, None), ("a", tmp_path, None)):
+        with pytest.raises(UsageError, match="--hr and --lr"):
+            data_source(*wrong)
+
+
+@pytest.mark.parametrize(("text", "name"), [("a/div2k", "div2k"), ("hub:me/set:train", "set"), ("x/part.tar", "part")])
+def test_runs_are_named_after_their_data(text, name):
+    assert name_of(data_source(text, None, None)) == name
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(5, "5 s"), (600, "10 min"), (8000, "2 h 13 min"), (400_000, "4 d 15 h")]
+)
+def test_durations_are_said_as_people_do(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_train_leaves_weights_and_the_resolved_configuration(data, tmp_path, capfd):
+    out = tmp_path / "run"
+    arguments = ["train", "--data", str(data), "--out", str(out), "--preset", "refiner-x4-tiny", "--max-steps", "5"]
+    assert main([*arguments, "--dream", "--seed", "3", "--val", str(data), *TINY]) == 0
+    heard = capfd.readouterr()
+    assert heard.out == ""
+    assert "4 photos" in heard.err
+    assert "validation at step 5" in heard.err
+    assert "dreamsr upscale" in heard.err
+    told = json.loads((out / "config.json").read_text())
+    assert told["train"]["dream"] == {"power": 1.0, "start": 0}
+    assert (told["train"]["base_steps"], told["train"]["seed"], told["seed"]) == (1, 3, 3)
+    assert load_weights(out / "model.safetensors").facts["default_steps"] == 8
+
+
+def test_train_says_in_one_line_what_is_wrong(tmp_path, capfd):
+    for arguments in (
+        ["--data", str(tmp_path / "none")],
+        [],
+        ["--data", str(tmp_path), "--preset", "sr5"],
+        ["--data", str(tmp_path), "--set", "nonsense"],
+    ):
+        assert main(["train", *arguments, "--out", str(tmp_path / "run")]) != 0
+        heard = capfd.readouterr()
+        assert heard.err.startswith("error: ")
+        assert heard.err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_says_speed_and_leaves_nothing(tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--preset", "sr3-x4-tiny", "--set", "crop_low_px=8", "--batch-size", "1", "--dry-run"]) == 0
+    text = capfd.readouterr().out
+    assert "611,891 parameters" in text
+    assert "with DREAM: " in text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_finetune_shows_before_and_after(data, tmp_path, capfd):
+    first, second = tmp_path / "first", tmp_path / "second"
+    common = ["--data", str(data), *TINY]
+    assert main(["train", *common, "--preset", "refiner-x4-tiny", "--max-steps", "3", "--out", str(first)]) == 0
+    capfd.readouterr()
+    assert main(["finetune", *common, "--weights", str(first), "--max-steps", "2", "--out", str(second)]) == 0
+    heard = capfd.readouterr()
+    assert "held-out" in heard.out
+    assert "sanity" in heard.out
+    assert load_weights(second / "model.safetensors").facts["finetuned_from"]["name"] == "first"
+    assert main(["finetune", *common, "--weights", str(first), "--max-steps", "2", "--out", str(second)]) == 1
+    assert "already" in capfd.readouterr().err
+
+
+def test_every_preset_can_be_named_on_the_command_line():
+    for name in preset_names():
+        assert resolved(preset=name).max_steps > 0
