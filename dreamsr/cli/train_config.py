@@ -70,8 +70,6 @@ def degradation_table(text: str | None) -> Table:
 
 def data_source(data: str | None, hr: Path | None, lr: Path | None) -> DataSource:
     """What `--data` or `--hr` with `--lr` name. Raises UsageError unless it is exactly one of the two."""
-    if (data is None) == (hr is None and lr is None) or (hr is None) != (lr is None):
-        raise UsageError("name the pictures by --data, or by --hr and --lr together")
     return DataSource(data=data, hr=hr, lr=lr)
 
 
