@@ -227,7 +227,8 @@ def test_continuous_times_lie_between_whole_ones_and_are_never_0():
 
 
 def test_the_least_continuous_time_is_above_0(monkeypatch):
-    config = replace(TINY, model=replace(MODELS["sr3"], process=ProcessConfig(timesteps=1)), continuous_time=True)
+    process = ProcessConfig(kind="gaussian", timesteps=1)
+    config = replace(TINY, model=replace(MODELS["sr3"], process=process), continuous_time=True)
     for share in (0.0, 1 - 2**-53):
         monkeypatch.setattr(torch, "rand", lambda *_, share=share, **__: torch.tensor([share], dtype=torch.float64))
         assert 0 < draws(config, 0, (0,))[1] <= 1
