@@ -3,12 +3,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from training import TINY, checkpoint, draw_pictures, same
+from training import TINY, checkpoint, draw_pictures, one_thread, same
 
 from dreamsr.config import DreamConfig
 from dreamsr.errors import OutputError, TrainingError
 from dreamsr.tasks.checkpoints import checkpoints, read_state, write_state
 from dreamsr.tasks.train import train
+
+
+@pytest.fixture(autouse=True)
+def single_threaded():
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training import MODELS, TINY, checkpoint, draw_pictures, largest_difference, same
+from training import MODELS, TINY, checkpoint, draw_pictures, largest_difference, one_thread, same
 
 from dreamsr.config import DreamConfig, ProcessConfig, TrainConfig
 from dreamsr.core.backbones import BACKBONES
@@ -32,6 +32,12 @@ from dreamsr.tasks.train_step import StepLoss, learning_rate
 
 CPU = Compute(torch.device("cpu"), torch.float32, "test")
 PLAIN = DreamConfig(power=math.inf)
+
+
+@pytest.fixture(autouse=True)
+def single_threaded():
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")

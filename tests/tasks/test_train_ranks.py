@@ -10,14 +10,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from training import TINY, checkpoint, draw_pictures, largest_difference, same
+from training import TINY, checkpoint, draw_pictures, largest_difference, one_thread, same
 
 from dreamsr.config import TrainConfig
 from dreamsr.errors import DataError, DreamsrError, UsageError
@@ -28,6 +28,12 @@ from dreamsr.tasks.train_data import Batches
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="forks")
 ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture(autouse=True)
+def single_threaded() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")

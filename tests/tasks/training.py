@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,17 @@ MODELS = {
     ),
 }
 """A tiny net of every family; all but the refiner with dropout."""
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """What is compared bit for bit, some of it in forked processes, is computed with the same number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def draw_pictures(folder: Path, count: int = 3) -> DataSource:
