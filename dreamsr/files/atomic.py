@@ -1,6 +1,7 @@
 """Files that are either whole or absent, whatever happens to the writer."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import platform
@@ -15,6 +16,8 @@ from dreamsr.files.picture import shown
 # .NAME.dreamsr-HOST-PID-RANDOM.tmp; the host is there because a folder may be shared by machines with equal PIDs.
 TEMP_NAME = re.compile(r"\..*\.dreamsr-(?P<host>[0-9a-f]{8})-(?P<pid>[0-9]{1,10})-[0-9a-f]{8}\.tmp", re.DOTALL)
 NAME_LIMIT_BYTES = 255
+NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+"""How file systems say that they know no fsync; everything else that it answers is a failure of the disk."""
 
 
 def write_bytes_atomically(path: Path | str, data: bytes | memoryview) -> None:
@@ -65,8 +68,10 @@ def remove_stale_temps(folder: Path | str) -> int:
 
 def _temp_name(name: str) -> str:
     ending = f".dreamsr-{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
-    head = os.fsencode(f".{name}")[: NAME_LIMIT_BYTES - len(ending)]
-    return head.decode("utf-8", "ignore") + ending  # a character cut in half goes
+    head = f".{name}"
+    while len(os.fsencode(head)) > NAME_LIMIT_BYTES - len(ending):
+        head = head[:-1]  # by characters: half of one is no name everywhere
+    return head + ending
 
 
 def _host() -> str:
@@ -100,7 +105,11 @@ def _write_durably(temp: Path, data: bytes | memoryview, mode: int | None) -> No
                 os.fchmod(file.fileno(), stat.S_IMODE(mode))
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno not in NO_SYNC:
+                raise
 
 
 def _sync_folder(folder: Path) -> None:

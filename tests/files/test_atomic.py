@@ -1,5 +1,6 @@
 """Files are whole or absent: failures, interrupts and kills leave nothing, or what the next run removes."""
 
+import errno
 import os
 import signal
 import stat
@@ -145,3 +146,22 @@ def test_an_interrupted_writer_cleans_up(tmp_path: Path) -> None:
             time.sleep(0.02)
         process.kill()
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_without_fsync_loses_nothing(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(atomic.os, "fsync", refuse)
+    write_bytes_atomically(tmp_path / "a.bin", b"new")
+    assert (tmp_path / "a.bin").read_bytes() == b"new"
+
+
+def test_long_names_in_any_locale_get_a_temporary_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(atomic.os, "fsencode", lambda text: text.encode("latin-1", "surrogateescape"))
+    name = "照片.png".encode().decode("latin-1")  # as a name arrives where the locale is Latin-1
+    assert atomic._temp_name(name).startswith(f".{name}.dreamsr-")
+    assert len(os.fsencode(atomic._temp_name("ü" * 251 + ".png"))) <= 255
