@@ -63,17 +63,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     DREAMSR_TRACEBACK=1 lets every exception through, for bug reports.
     """
+    _occupy_descriptors()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # file names need not be text
     code = _guarded(arguments)
+    if sys.stdout is None:
+        return code
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         code = BROKEN_PIPE
+    except OSError as error:
+        if code == 0:
+            console.fail(str(console.stdout_failure(error)))
+        code = code or 1
+        _silence_stdout()
     if code == BROKEN_PIPE:
         _silence_stdout()
     return code
+
+
+def _occupy_descriptors() -> None:
+    """Open what was closed (`>&-`), or the next file would get its number, and messages of libraries with it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _guarded(arguments: Sequence[str] | None) -> int:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from dreamsr.errors import OutputError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,18 +65,44 @@ def note(message: str) -> None:
 def _line(label: str, message: str, style: str) -> None:
     from rich.text import Text
 
-    err().print(Text.assemble((label, style), one_line(message)))
+    try:
+        err().print(Text.assemble((label, style), one_line(message)))
+    except BrokenPipeError:
+        raise
+    except OSError:  # nobody can be told: no reason to lose what is done
+        with suppress(OSError):
+            sys.stderr.close()
+
+
+@contextmanager
+def on_stdout() -> Iterator[None]:
+    """What is written to stdout in the block gets there, or OutputError says why not."""
+    if sys.stdout is None:
+        raise OutputError("standard output is closed, and what should go there is lost; send it to a file or a pipe")
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise stdout_failure(error) from None
+
+
+def stdout_failure(error: OSError) -> OutputError:
+    """What to say where stdout cannot be written."""
+    return OutputError(f"standard output cannot be written: {error.strerror or error}; send it to another place")
 
 
 def say(text: str) -> None:
-    """Text on stdout, as it is."""
-    out().print(text)
+    """Text on stdout, as it is. Raises OutputError."""
+    with on_stdout():
+        out().print(text)
 
 
 def say_json(value: Mapping[str, Any]) -> None:
-    """One JSON object on one line of stdout, plain ASCII, in one write and flushed at once."""
-    sys.stdout.write(json.dumps(value) + "\n")
-    sys.stdout.flush()
+    """One JSON object on one line of stdout, plain ASCII, in one write and flushed at once. Raises OutputError."""
+    with on_stdout():
+        sys.stdout.write(json.dumps(value) + "\n")
 
 
 def table(
@@ -91,7 +119,8 @@ def table(
     for row in rows:
         drawn.add_row(*(Text(one_line(cell), overflow="fold") for cell in row))
     # A pipe has no width: rich would assume 80 columns and cut the cells.
-    console.print(drawn, width=None if console.is_terminal else 10_000, no_wrap=not console.is_terminal)
+    with on_stdout():
+        console.print(drawn, width=None if console.is_terminal else 10_000, no_wrap=not console.is_terminal)
 
 
 @contextmanager
