@@ -15,7 +15,8 @@ from dreamsr.errors import UsageError
 if TYPE_CHECKING:
     from dreamsr.cli.upscale_report import Report
     from dreamsr.core.sizes import Size
-    from dreamsr.files.batch import IfExists, Request
+    from dreamsr.files.batch import Request
+    from dreamsr.files.outputs import IfExists
     from dreamsr.tasks.upscale import Upscaler
 
 SIZE, LOOK, FILES, MACHINE, REPORT = "Size", "Look", "Files", "Machine", "Report"
@@ -269,6 +270,8 @@ def _standard_input(inputs: list[str]) -> bytes:
         return b""
     if not is_alone():
         raise UsageError("standard input cannot be shared by several processes; give files")
+    if sys.stdin is None:
+        raise UsageError("standard input is an input, but it is closed; give files")
     return sys.stdin.buffer.read(STDIN_LIMIT_BYTES)
 
 
@@ -276,6 +279,8 @@ def _check_streams(request: Request, *, as_json: bool) -> None:
     to_stdout = request.output == "-" or (request.output is None and "-" in request.inputs)
     if to_stdout and as_json:
         raise UsageError("--json and the picture cannot both go to standard output; give -o FILE")
+    if to_stdout and sys.stdout is None:
+        raise UsageError("a picture would go to standard output, which is closed; give -o FILE")
     if to_stdout and sys.stdout.isatty():
         raise UsageError("a picture would go to the terminal; give -o FILE, or send standard output elsewhere")
 

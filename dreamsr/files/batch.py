@@ -6,17 +6,17 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from dreamsr.core.sizes import Size, check_target
 from dreamsr.errors import DreamsrError, OutputError, UsageError
 from dreamsr.files.encode import MAX_SIDE_PX
 from dreamsr.files.images import DEFAULT_MAX_PIXELS, PictureInfo, probe_picture
-from dreamsr.files.inputs import Problem, Source, exists, find_sources, identity, is_file, is_folder
+from dreamsr.files.inputs import Problem, Source, find_sources, identity, is_file
 from dreamsr.files.naming import Naming, chosen_format, free_name, parse_destination, parse_format, targets
+from dreamsr.files.outputs import IfExists, Output, Protected, is_device, plan_outputs
 from dreamsr.files.picture import shown
 
-IfExists = Literal["error", "skip", "overwrite", "rename"]
+PAGE_ENDINGS = (".html", ".htm")
 POLICIES: tuple[IfExists, ...] = ("error", "skip", "overwrite", "rename")
 
 
@@ -60,15 +60,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be done, what cannot be, and what a user may wonder about."""
+    """What will be done, what cannot be, and what a user may wonder about. `page` is where a compare page goes."""
 
     jobs: list[Job]
     problems: list[Problem]
     notes: list[str]
+    page: Path | None = None
 
 
-def plan(request: Request) -> Plan:
-    """Probe every input and settle every output name.
+def plan(request: Request, *, page: Path | None = None) -> Plan:
+    """Probe every input and settle every output name, that of a compare `page` too.
 
     Raises UsageError for an impossible request; OutputError where an output would replace an input, or exists
     and the policy is "error". What is wrong with single inputs is returned, not raised.
@@ -94,7 +95,24 @@ def plan(request: Request) -> Plan:
     stream = destination.place == "stream"
     jobs = [_job(naming, info, None if stream else path) for (naming, info), path in zip(namings, paths, strict=True)]
     jobs, notes = _without_earlier_results(jobs, request.if_exists)
-    return Plan(_settled(jobs, request.if_exists), problems, notes)
+    left_out = {source.path for source in sources if source.named} - {job.source.path for job in jobs}
+    unusable = [path for path in left_out if str(path) in {problem.name for problem in problems}]
+    jobs = _settled(jobs, unusable, request.if_exists)
+    planned = Plan(jobs, problems, notes)
+    return planned if page is None else _with_page(planned, page, sources, request.if_exists)
+
+
+def _with_page(planned: Plan, page: Path, sources: Sequence[Source], policy: IfExists) -> Plan:
+    """The plan with the page, or with a note that it stays as it is. Raises OutputError."""
+    (output,) = plan_outputs(
+        [Output("--compare", page, PAGE_ENDINGS)],
+        inputs=[source.path for source in sources if not source.is_stream],
+        others=[job.target for job in planned.jobs if job.target is not None],
+        if_exists=policy,
+    )
+    if output is None:
+        return replace(planned, notes=[*planned.notes, f"{shown(page)} exists and stays as it is"])
+    return replace(planned, page=output.path)
 
 
 def _probe(source: Source, request: Request) -> PictureInfo:
@@ -135,14 +153,13 @@ def _without_earlier_results(jobs: list[Job], policy: IfExists) -> tuple[list[Jo
     return kept, notes
 
 
-def _settled(jobs: list[Job], policy: IfExists) -> list[Job]:
-    """The jobs with outputs that may be written under `policy`."""
-    inputs = {identity(job.source.path): job for job in jobs if not job.source.is_stream}
-    inodes = {_inode(job.source.path) for job in jobs if not job.source.is_stream} - {None}
+def _settled(jobs: list[Job], unusable: Sequence[Path], policy: IfExists) -> list[Job]:
+    """The jobs with outputs that may be written under `policy`; `unusable` inputs must not be replaced either."""
+    inputs = Protected([*(job.source.path for job in jobs if not job.source.is_stream), *unusable])
     if policy == "rename":
         return _renamed(jobs)
     for job in jobs:
-        if job.target is not None and (identity(job.target) in inputs or _inode(job.target) in inodes):
+        if job.target is not None and job.target in inputs:
             raise OutputError(
                 f"{job.target_label} is an input, and the result of {job.source.label} would replace it; "
                 "choose another -o, or --if-exists rename"
@@ -160,7 +177,7 @@ def _renamed(jobs: list[Job]) -> list[Job]:
     taken: set[str] = set()
     renamed = []
     for job in jobs:
-        if job.target is not None and not _is_device(job.target):
+        if job.target is not None and not is_device(job.target):
             target = free_name(job.target, taken=lambda path: os.path.lexists(path) or identity(path) in taken)
             taken.add(identity(target))
             job = replace(job, target=target)
@@ -168,19 +185,5 @@ def _renamed(jobs: list[Job]) -> list[Job]:
     return renamed
 
 
-def _inode(path: Path) -> tuple[int, int] | None:
-    """Device and number of an existing file: two names with the same ones are one file."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return None
-    return (status.st_dev, status.st_ino)
-
-
 def _is_file(path: Path) -> bool:
     return is_file(path) or path.is_symlink()
-
-
-def _is_device(path: Path) -> bool:
-    """Such as /dev/null: it exists, and is written to all the same."""
-    return exists(path) and not is_file(path) and not is_folder(path)

@@ -6,15 +6,16 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from dreamsr.errors import DreamsrError, OutputError
+from dreamsr.errors import DreamsrError, ImageError, OutputError
 from dreamsr.files.atomic import remove_stale_temps, write_bytes_atomically
 from dreamsr.files.batch import Job, Plan, Request, plan
 from dreamsr.files.images import Picture, encode_picture, is_complete_picture, loses_depth, probe_picture, read_picture
 from dreamsr.files.inputs import Problem, is_file
+from dreamsr.files.outputs import require_place
 from dreamsr.files.picture import KEEPS_ALPHA
 from dreamsr.tasks.compare import Slider, make_slider, write_page
 from dreamsr.tasks.ranks import Ranks, joined
@@ -122,6 +123,7 @@ def upscale_files(
         watcher = watcher if ranks.leads else keeper
         jobs = planned.jobs[ranks.rank :: ranks.world]
         watcher.planned(jobs, planned.notes)
+        options = replace(options, compare=planned.page)
         worker = _Worker(request, settings, options, make_upscaler, watcher, write_stream)
         fatal: DreamsrError | None = None
         try:
@@ -140,7 +142,7 @@ def _shared_plan(request: Request, options: Options, ranks: Ranks) -> Plan | Non
     planned: Plan | None = None
     try:
         if ranks.leads:
-            planned = plan(request)
+            planned = _placed(plan(request, page=options.compare), request)
             if not options.dry_run:
                 _prepare_folders(planned)
     finally:
@@ -148,9 +150,28 @@ def _shared_plan(request: Request, options: Options, ranks: Ranks) -> Plan | Non
     return planned
 
 
+def _placed(planned: Plan, request: Request) -> Plan:
+    """The plan without results that no place can take, which become problems of their inputs."""
+    jobs, problems = [], list(planned.problems)
+    for job in planned.jobs:
+        try:
+            _require_place(job, request)
+            jobs.append(job)
+        except OutputError as error:
+            problems.append(Problem(str(job.source.path), f"{job.source.label}: {error}"))
+    return replace(planned, jobs=jobs, problems=problems)
+
+
+def _require_place(job: Job, request: Request) -> None:
+    """Raises OutputError where the output cannot be written; one that may be skipped need not be."""
+    if job.target is not None and not (request.if_exists == "skip" and is_file(job.target)):
+        require_place(job.target, "-o" if request.output else "the result")
+
+
 def _prepare_folders(planned: Plan) -> None:
     """Make the output folders and clear what killed runs left in them. Raises OutputError."""
-    for folder in sorted({job.target.parent for job in planned.jobs if job.target is not None}):
+    folders = {job.target.parent for job in planned.jobs if job.target is not None}
+    for folder in sorted(folders | ({planned.page.parent} if planned.page is not None else set())):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except (OSError, ValueError) as error:
@@ -243,9 +264,16 @@ class _Worker:
             return "skipped", {}
         if self.options.dry_run:
             return "planned", {}
+        if job.target is not None:
+            require_place(job.target, "-o" if self.request.output else "the result")
         picture = read_picture(
             self.request.data if job.source.is_stream else job.source.path, max_pixels=self.request.max_pixels
         )
+        if (picture.width, picture.height) != (job.input_width, job.input_height):
+            raise ImageError(
+                f"{job.source.label} was {job.input_width}x{job.input_height} px when the work was planned and is "
+                f"{picture.width}x{picture.height} now; enlarge it again"
+            )
         _check_alpha(picture, job.format)
         result = self._enlarged(picture, job)
         data = encode_picture(result, format=job.format, quality=self.options.quality, strip=self.options.strip)

@@ -415,3 +415,106 @@ def test_no_network_is_used(upscale: Run, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(socket, "create_connection", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     assert upscale("a.png") == 0
+
+
+# --- side outputs and the environment ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+@pytest.mark.parametrize(
+    ("page", "message"),
+    [
+        ("a.png", "must end in .html"),
+        ("r.png", "must end in .html"),
+        ("page.html", "exists already"),
+        ("a.html", "is an input"),
+        ("file/page.html", "cannot be made"),
+        ("x" * 251 + ".html", "255 bytes"),
+        ("folder.html", "is a folder"),
+    ],
+)
+def test_a_page_destroys_nothing(
+    upscale: Run, capsys: pytest.CaptureFixture[str], folder: Path, page: str, message: str, dry: tuple[str, ...]
+) -> None:
+    draw("a.png")
+    (folder / "page.html").write_text("my notes")
+    (folder / "file").write_text("")
+    (folder / "folder.html").mkdir()
+    os.link("a.png", "a.html")
+    before = {name: (folder / name).read_bytes() for name in tree(folder)}
+    assert upscale("a.png", "-o", "r.png", "--compare", page, *dry) == 1
+    assert message in capsys.readouterr().err
+    assert {name: (folder / name).read_bytes() for name in tree(folder)} == before
+
+
+def test_a_page_obeys_the_policy(upscale: Run, folder: Path) -> None:
+    draw("a.png")
+    (folder / "page.html").write_text("<!doctype html>mine")
+    assert upscale("a.png", "--compare", "page.html", "--if-exists", "skip") == 0
+    assert (folder / "page.html").read_text() == "<!doctype html>mine"
+    assert upscale("a.png", "--compare", "page.html", "--if-exists", "rename") == 0
+    assert (folder / "page.html").read_text() == "<!doctype html>mine"
+    assert "before and after" in (folder / "page_2.html").read_text()
+    assert upscale("a.png", "--compare", "page.html", "--if-exists", "overwrite") == 0
+    assert "before and after" in (folder / "page.html").read_text()
+    draw("picture.png").rename("picture.html")
+    assert upscale("a.png", "--compare", "picture.html", "--if-exists", "overwrite") == 1
+
+
+def test_places_are_looked_at_before_the_work(
+    upscale: Run, capsys: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw("a.png")
+    assert upscale("a.png", "-o", "x" * 252 + ".png", "--dry-run") == 1
+    assert "255 bytes" in capsys.readouterr().err
+    assert upscale("a.png", "-o", "x" * 251 + ".png") == 0
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path).resolve() != folder.resolve())
+    assert upscale("a.png", "-o", "new/r.png", "--dry-run") == 1
+    assert "read-only" in capsys.readouterr().err
+
+
+def test_an_unusable_input_is_not_replaced(upscale: Run, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw("a.png")
+    (folder / "a_x4.png").write_bytes(b"no picture, but mine")
+    assert upscale("a.png", "a_x4.png", "--if-exists", "overwrite") == 1
+    assert "is an input" in capsys.readouterr().err
+    assert (folder / "a_x4.png").read_bytes() == b"no picture, but mine"
+
+
+def test_a_file_replaced_after_planning_is_not_stretched(
+    upscale: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw("a.png", (12, 9))
+    monkeypatch.setattr("dreamsr.tasks.batch.remove_stale_temps", lambda _: draw("a.png", (9, 12)))
+    assert upscale("a.png") == 1
+    assert "was 12x9 px when the work was planned and is 9x12 now" in capsys.readouterr().err
+    assert not Path("a_x4.png").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="shell redirections")
+@pytest.mark.parametrize(
+    ("redirection", "options", "code"),
+    [
+        (">&-", "", 0),
+        ("2>&-", "", 0),
+        (">&- 2>&-", "", 0),
+        (">&-", "--json", 1),
+        ("> /dev/full", "--json", 1),
+        ("2> /dev/full", "", 0),
+        (">&-", "-o -", 2),
+    ],
+)
+def test_streams_that_fail_lose_no_picture(tiny_weights: Path, redirection: str, options: str, code: int) -> None:
+    if "/dev/full" in redirection and not Path("/dev/full").exists():
+        pytest.skip("no /dev/full")
+    draw("a.png")
+    line = f"{sys.executable} -m dreamsr upscale a.png -w {tiny_weights} --device cpu {options} {redirection}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=120)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert "internal error" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    if code:
+        assert done.stderr.count("error: ") == 1
+    if options in ("", "--json"):
+        assert size_of("a_x4.png") == (48, 36)
