@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import dreamsr
 from dreamsr.errors import DownloadError
@@ -71,7 +71,7 @@ def look(source: Source) -> Told:
 
 
 def _look(source: Source) -> Told:
-    from huggingface_hub.utils import hf_raise_for_status
+    from huggingface_hub import utils
 
     commit = None
     timeout = hub_constants().HF_HUB_ETAG_TIMEOUT
@@ -79,7 +79,7 @@ def _look(source: Source) -> Told:
     for _ in range(MAX_REDIRECTS):
         with _request("HEAD", url, source, timeout=timeout) as response:
             response.read()  # a HEAD has no body; the errors' texts want it read
-            hf_raise_for_status(response)
+            cast(Any, utils).hf_raise_for_status(response)
             headers = response.headers
             commit = commit or _matching(COMMIT, headers.get(REPO_COMMIT))
             location = headers.get("Location") if response.is_redirect else None
@@ -104,10 +104,9 @@ def _request(
     method: str, url: str, source: Source, *, timeout: float, more: Mapping[str, str] | None = None
 ) -> Iterator[Any]:
     """One request with huggingface_hub's session; no redirect is followed, and no token sent where it may not go."""
-    from huggingface_hub import get_session
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub import get_session, utils
 
-    headers = build_hf_headers(
+    headers = cast(Any, utils).build_hf_headers(
         token=token_for(url, source.token),
         library_name="dreamsr",
         library_version=dreamsr.__version__,

@@ -65,7 +65,7 @@ class HubModel(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY, tags=list(
         (save_directory / CONFIG).write_text(json.dumps(to_mapping(self.config), indent=2) + "\n")
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # type: ignore[override]  # no options of a constructor: the header says it all
         cls,
         pretrained_model_name_or_path: str | Path,
         *,
