@@ -72,6 +72,10 @@ Save = Annotated[Path | None, typer.Option(help="Folder for every enlarged pictu
 CheckFile = Annotated[
     Path | None, typer.Option("--check", help="Run a report again and compare.", rich_help_panel=REPORTS)
 ]
+RunCommands = Annotated[
+    bool,
+    typer.Option("--run-commands", help="With --check: run the commands of other tools too.", rich_help_panel=REPORTS),
+]
 Work = Annotated[Path | None, typer.Option(help="Where finished pictures are remembered; default: your cache folder.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Compute everything again.")]
 Device = Annotated[str, typer.Option(help="auto, cuda, cuda:1, mps or cpu.")]
@@ -109,6 +113,7 @@ def bench(
     plots: Plots = None,
     save_outputs: Save = None,
     check_file: CheckFile = None,
+    run_commands: RunCommands = False,
     work: Work = None,
     fresh: Fresh = False,
     device: Device = "auto",
@@ -122,7 +127,7 @@ def bench(
     Bicubic and Lanczos always take part. An interrupted run goes on where it stopped when it is started again.
     """
     if check_file is not None:
-        _check(check_file, work, json_file, quiet=quiet)
+        _check(check_file, work, json_file, run_commands=run_commands, quiet=quiet)
         return
     _require_outputs(json_file, csv_file, html_file, plots)
     from dreamsr.tasks.bench import Request
@@ -172,11 +177,11 @@ def bench(
         raise typer.Exit(1)
 
 
-def _check(path: Path, work: Path | None, json_file: Path | None, *, quiet: bool) -> None:
+def _check(path: Path, work: Path | None, json_file: Path | None, *, run_commands: bool, quiet: bool) -> None:
     from dreamsr.tasks.bench_check import check
 
     with _progress(quiet) as show:
-        found = check(path, work=work, on_progress=show, on_notice=console.warn)
+        found = check(path, run_commands=run_commands, work=work, on_progress=show, on_notice=console.warn)
     bench_show.write(found.report, json_file=json_file, csv_file=None, html_file=None, plots=None)
     bench_show.say_verdict(found)
     if not found.holds:

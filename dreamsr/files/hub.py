@@ -1,6 +1,6 @@
 """Where weights come from: bundled, a local file or run, or the Hugging Face Hub, once.
 
-Everything from the Hub goes through huggingface_hub and its cache, so HF_HOME, HF_HUB_CACHE, HF_TOKEN,
+Everything from the Hub goes through huggingface_hub's session into its cache, so HF_HOME, HF_HUB_CACHE, HF_TOKEN,
 HF_HUB_OFFLINE, HF_ENDPOINT, HF_HUB_DOWNLOAD_TIMEOUT, HF_HUB_ETAG_TIMEOUT and proxies mean here what they mean
 there. What is bundled or cached is used without a word to the network. Neither torch nor huggingface_hub is
 imported before it is needed.
@@ -8,20 +8,31 @@ imported before it is needed.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from dreamsr.errors import DownloadError, WeightsError
-from dreamsr.files.hub_access import Source, file_url, hub_constants, look, manual_place, quietly, retrieve
+from dreamsr.files.atomic import write_bytes_atomically
+from dreamsr.files.hub_access import (
+    Source,
+    cache_folder,
+    explained,
+    file_sha256,
+    file_url,
+    hub_constants,
+    manual_place,
+    mirror_hint,
+    quietly,
+    repository_folder,
+)
+from dreamsr.files.hub_fetch import MAX_BYTES, OnProgress, Told, look, retrieve
 from dreamsr.files.picture import shown
 from dreamsr.files.registry import (
-    SHA256,
+    COMMIT,
     WeightsEntry,
     bundled_file,
     describe_weights,
@@ -34,21 +45,20 @@ __all__ = [
     "OnProgress",
     "Reference",
     "describe_weights",
+    "file_sha256",
     "local_copy",
+    "obtain",
     "parse_reference",
     "resolve_weights",
 ]
 
 OnNotice = Callable[[str], None]
-OnProgress = Callable[[int, int], None]
-"""Bytes that have arrived, bytes in all."""
 
 REFERENCE = re.compile(
     r"(?P<repo>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@(?P<revision>[\w./-]{1,200}))?(?::(?P<file>[^\s:@]{1,500}))?",
     re.ASCII,
 )
 RUN_FILE = "model.safetensors"
-HASH_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,7 @@ def resolve_weights(
     reference = parse_reference(name)
     if reference is None:
         raise unknown_weights(name)
-    return _obtain(_source(name, reference), notice, on_progress, refresh)
+    return obtain(_source(name, reference), notice, on_progress, refresh)
 
 
 def local_copy(entry: WeightsEntry) -> Path | None:
@@ -101,15 +111,6 @@ def parse_reference(name: str) -> Reference | None:
     return found
 
 
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(HASH_BYTES):
-            digest.update(part)
-    return digest.hexdigest()
-
-
 def _named(entry: WeightsEntry, notice: OnNotice, on_progress: OnProgress | None, refresh: bool) -> Path:
     if entry.bundled:
         path = bundled_file(entry.name)
@@ -122,7 +123,7 @@ def _named(entry: WeightsEntry, notice: OnNotice, on_progress: OnProgress | None
             f"{entry.name} cannot be downloaded yet: it is listed in weights.toml, but no Hub repository holds it; "
             "give a .safetensors file or a run's folder, or see `dreamsr weights list` for weights that are available"
         )
-    return _obtain(_entry_source(entry), notice, on_progress, refresh)
+    return obtain(_entry_source(entry), notice, on_progress, refresh)
 
 
 def local_file(name: str) -> Path | None:
@@ -158,22 +159,24 @@ def _source(name: str, reference: Reference) -> Source:
 def _cached(source: Source) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(source.repo, source.file, revision=source.revision)
+    found = try_to_load_from_cache(source.repo, source.file, cache_dir=source.cache, revision=source.revision)
     return Path(found) if isinstance(found, str) else None
 
 
-def _obtain(source: Source, notice: OnNotice, on_progress: OnProgress | None, refresh: bool) -> Path:
-    """The cached file if it is whole, else the Hub's."""
+def obtain(
+    source: Source, notice: OnNotice, on_progress: OnProgress | None, refresh: bool, *, anew: bool = False
+) -> Path:
+    """The cached file if it is whole, else the Hub's; `anew` fetches it even so. Raises DownloadError."""
     cached = _cached(source)
     if cached is not None and source.sha256 is not None and file_sha256(cached) != source.sha256:
         notice(f"{source.label}: the cached copy is damaged and was deleted")
-        _discard(cached)
+        _discard(cached, cache_folder(source))
         cached = None
-    if cached is not None and not (refresh and source.sha256 is None):
+    if cached is not None and not anew and not (refresh and source.sha256 is None):
         return cached
     if hub_constants().HF_HUB_OFFLINE:
         raise DownloadError(_offline(source))
-    return _fetch(source, notice, on_progress)
+    return _fetch(source, notice, on_progress, anew=anew)
 
 
 def _offline(source: Source) -> str:
@@ -186,46 +189,58 @@ def _offline(source: Source) -> str:
     )
 
 
-def _fetch(source: Source, notice: OnNotice, on_progress: OnProgress | None) -> Path:
-    """Download, check, and once more if the bytes are wrong."""
+def _fetch(source: Source, notice: OnNotice, on_progress: OnProgress | None, *, anew: bool) -> Path:
+    """Look at the file and download it, unless the commit that a branch stands for is here already."""
     with quietly():
-        metadata = look(source)
-        size = _checked_size(source, metadata)
-        if metadata.commit_hash and _cached(replace(source, revision=metadata.commit_hash)):
+        told = look(source)
+        size = _checked_size(source, told)
+        commit = source.revision if COMMIT.fullmatch(source.revision) else told.commit
+        if commit is None:
+            raise DownloadError(
+                f"{source.label}: {file_url(source)} is not answered by a Hub{mirror_hint()}; check HF_ENDPOINT and "
+                "the proxy settings"
+            )
+        pinned = replace(source, revision=commit)
+        path = None if anew else _cached(pinned)
+        if path is not None:
             notice(f"{source.label}: up to date")
         else:
             licence = f", licence {source.licence}" if source.licence else ""
             notice(f"{source.label}: fetching {_megabytes(size)} from {file_url(source)}{licence}")
             _check_space(source, size)
-        expected = source.sha256 or (metadata.etag if SHA256.fullmatch(metadata.etag or "") else None)
-        for last in (False, True):
-            path = retrieve(source, metadata.etag, size, on_progress, again=last)
-            found = file_sha256(path)
-            if expected is None or found == expected:
-                return path
-            _discard(path)
-            if not last:
-                notice(f"{source.label}: wrong bytes arrived (sha256 {found[:12]}); deleted, trying once more")
-    raise DownloadError(
-        f"{source.label}: {file_url(source)} twice gave bytes of sha256 {found}, not {expected}; both were deleted. "
-        "The repository, or a mirror or proxy on the way, serves something else: do not use it, and report this"
-    )
+            path = retrieve(pinned, told, source.sha256 or told.sha256, on_progress, notice)
+        if commit != source.revision:
+            _remember(source, commit)
+    return path
 
 
-def _checked_size(source: Source, metadata: Any) -> int:
-    size = metadata.size
-    if size is None or size <= 0:
+def _remember(source: Source, commit: str) -> None:
+    """Note which commit a branch stands for, where huggingface_hub looks for it."""
+    note = repository_folder(source) / "refs" / source.revision
+    with explained(source.label, file_url(source)):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes_atomically(note, commit.encode())
+
+
+def _checked_size(source: Source, told: Told) -> int:
+    size = told.size
+    if not size:
         raise DownloadError(f"{source.label}: {file_url(source)} does not tell its size; it is not a weights file")
     if source.size_bytes is not None and size != source.size_bytes:
         raise DownloadError(
             f"{source.label}: {file_url(source)} has {size} bytes, not the {source.size_bytes} of weights.toml; "
             "it was not downloaded. Update dreamsr, or check HF_ENDPOINT"
         )
-    return int(size)
+    if size > MAX_BYTES:
+        raise DownloadError(
+            f"{source.label}: {file_url(source)} has {size} bytes, more than the {MAX_BYTES} that weights may have; "
+            "it was not downloaded"
+        )
+    return size
 
 
 def _check_space(source: Source, size: int) -> None:
-    cache = Path(hub_constants().HF_HUB_CACHE)
+    cache = cache_folder(source)
     existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     if free < size:
@@ -235,9 +250,9 @@ def _check_space(source: Source, size: int) -> None:
         )
 
 
-def _discard(path: Path) -> None:
+def _discard(path: Path, folder: Path) -> None:
     """Delete a cached file: its name in the snapshot and what that leads to, but nothing outside the cache."""
-    cache = Path(hub_constants().HF_HUB_CACHE).resolve()
+    cache = folder.resolve()
     chain = [path]
     while chain[-1].is_symlink():
         chain.append(chain[-1].parent / os.readlink(chain[-1]))  # noqa: PTH115 - one link at a time

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import dreamsr
 from dreamsr.errors import DownloadError, OutputError
-from dreamsr.files.hub_access import bounded, hub_constants, quietly, silence_seconds
+from dreamsr.files.hub_access import explained, hub_constants, quietly, silence_seconds
+from dreamsr.files.hub_token import TOKEN_RULE, may_have_token, token_for
 from dreamsr.files.registry import REPO
-
-SLOWEST_BYTES_PER_SECOND = 50_000
 
 
 def require_access(repo: str) -> None:
@@ -24,6 +24,8 @@ def require_access(repo: str) -> None:
         raise OutputError(f"{url} cannot be written while HF_HUB_OFFLINE is set; unset it and try again")
     if get_token() is None:
         raise OutputError(f"{url} cannot be written without a token; `hf auth login` or set HF_TOKEN")
+    if not may_have_token(url):
+        raise OutputError(f"{url} cannot be written; {TOKEN_RULE}")
 
 
 def upload(repo: str, files: Mapping[str, bytes], *, private: bool, message: str) -> str:
@@ -33,20 +35,34 @@ def upload(repo: str, files: Mapping[str, bytes], *, private: bool, message: str
     was asked for, a Hub that fails or stays silent.
     """
     require_access(repo)
-    size = sum(len(content) for content in files.values())
-    seconds = silence_seconds() + size / SLOWEST_BYTES_PER_SECOND
     url = f"{hub_constants().ENDPOINT}/{repo}"
     try:
-        with quietly():
-            return bounded(repo, url, lambda: _commit(repo, files, private, message), seconds=seconds)
+        with quietly(), explained(repo, url), _timeout(silence_seconds()):
+            return _commit(repo, files, private, message)
     except DownloadError as error:
         raise OutputError(f"{error}; nothing was published") from None
+
+
+@contextmanager
+def _timeout(seconds: float) -> Iterator[None]:
+    """Bound every wait of huggingface_hub's session, which itself waits forever."""
+    from huggingface_hub import get_session
+
+    session: Any = get_session()
+    before = session.timeout
+    session.timeout = seconds
+    try:
+        yield
+    finally:
+        session.timeout = before
 
 
 def _commit(repo: str, files: Mapping[str, bytes], private: bool, message: str) -> str:
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    api: Any = HfApi(library_name="dreamsr", library_version=dreamsr.__version__)
+    api: Any = HfApi(
+        token=token_for(hub_constants().ENDPOINT), library_name="dreamsr", library_version=dreamsr.__version__
+    )
     api.create_repo(repo, private=private, exist_ok=True)
     if private and not api.repo_info(repo).private:
         raise DownloadError(f"{repo} exists and is public, but --private was given; choose another name")

@@ -270,7 +270,7 @@ def _run_settings(run: Path) -> dict[str, Any]:
         return {}
     try:
         return _flat(json.loads(path.read_text())["train"], "")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path}: not a training run's configuration ({error})") from None
 
 

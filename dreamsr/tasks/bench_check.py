@@ -7,9 +7,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
-from dreamsr.errors import DataError
+from pydantic import TypeAdapter, ValidationError
+
+from dreamsr.errors import DataError, UsageError
+from dreamsr.files.picture import shown
 from dreamsr.tasks.bench import FORMAT, OnNotice, Report, Request, bench
 from dreamsr.tasks.bench_sweep import OnProgress
 
@@ -23,6 +26,8 @@ TOLERANCE = {
     "colour_error": 0.005,
 }
 """Timings are not compared: they belong to the machine and the hour."""
+
+Figure = float | Literal["inf", "-inf", "nan"] | None
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ def read_report(path: Path) -> dict[str, Any]:
     """Raises DataError for a file that is no report."""
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not a readable report ({error}); give the file that --json wrote") from None
     if not isinstance(report, dict) or report.get("format") != FORMAT:
         raise DataError(f"{path}: not a report of dreamsr bench ({FORMAT}); give the file that --json wrote")
@@ -65,22 +70,81 @@ def request_of(report: Mapping[str, Any], source: Path) -> Request:
     given = report.get("request")
     if not isinstance(given, dict) or not set(given) <= known or not given.get("data"):
         raise DataError(f"{source}: its request is damaged or of another version of dreamsr; make the report again")
+    return cast(Request, _checked(Request, given, source, "request"))
+
+
+def _checked(kind: Any, value: object, source: Path, what: str) -> Any:
+    """`value` as a `kind`, strict about types. Raises DataError."""
     try:
-        return Request(**{name: _tuples(value) for name, value in given.items()})
-    except TypeError as error:
-        raise DataError(f"{source}: its request is damaged ({error})") from None
+        # JSON mode takes objects for dataclasses and arrays for tuples.
+        return TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in (what, *first["loc"]))
+        raise DataError(f"{source}: its {what} is damaged ({shown(where)}: {first['msg']})") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{source}: its {what} is damaged ({shown(str(error))})") from None
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(inner) for inner in value) if isinstance(value, list) else value
+@dataclass(frozen=True)
+class Named:
+    """A set of pictures, or weights, and what they were."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a row is found by again, and its figures; "inf" stands for an infinite value."""
+
+    dataset: str
+    method: str
+    steps: int | None
+    stochasticity: float | None
+    seed: int | None
+    psnr_y: Figure = None
+    ssim_y: Figure = None
+    psnr_rgb: Figure = None
+    lpips_alex: Figure = None
+    lpips_vgg: Figure = None
+    lr_psnr: Figure = None
+    colour_error: Figure = None
+
+
+def require_figures(report: Mapping[str, Any], source: Path) -> None:
+    """Raise DataError unless everything that is compared has the type that it must have."""
+    for what, kind in (("datasets", list[Named]), ("weights", list[Named]), ("rows", list[Row])):
+        _checked(kind, report.get(what), source, what)
+
+
+def refuse_commands(request: Request, source: Path, on_notice: OnNotice, *, run_commands: bool) -> None:
+    """Show the commands that a report would run. Raises UsageError unless they may be run."""
+    for name, command in request.commands:
+        on_notice(f"{source} runs {name}: {command}")
+    if request.commands and not run_commands:
+        raise UsageError(
+            f"{source} holds commands that would be run on this machine, {len(request.commands)} in all, shown above; "
+            "nothing was run. Read them, and give --run-commands if you trust them"
+        )
 
 
 def check(
-    path: Path, *, work: Path | None = None, on_progress: OnProgress | None = None, on_notice: OnNotice = lambda _: None
+    path: Path,
+    *,
+    run_commands: bool = False,
+    work: Path | None = None,
+    on_progress: OnProgress | None = None,
+    on_notice: OnNotice = lambda _: None,
 ) -> Check:
-    """Compute everything in a report anew, nothing taken from finished images, and compare within TOLERANCE."""
+    """Compute everything in a report anew, nothing taken from finished images, and compare within TOLERANCE.
+
+    Commands of other tools in it are run only with `run_commands`. Raises DataError and UsageError.
+    """
     before = read_report(path)
     request = request_of(before, path)
+    require_figures(before, path)
+    refuse_commands(request, path, on_notice, run_commands=run_commands)
     line = f"dreamsr bench --check {path}"
     now = bench(request, work=work, fresh=True, command_line=line, on_progress=on_progress, on_notice=on_notice)
     facts = _facts(before, now.data)

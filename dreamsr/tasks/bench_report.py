@@ -150,8 +150,13 @@ def to_csv(report: Mapping[str, Any]) -> bytes:
     lines = [{**line, **_origin(report, line["method"])} for line in report["images"]]
     writer = csv.DictWriter(text, list(lines[0]) if lines else ["dataset"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows({key: _harmless(value) for key, value in line.items()} for line in lines)
     return text.getvalue().encode()
+
+
+def _harmless(value: Any) -> Any:
+    """A text that a spreadsheet would take for a formula, marked as text; everything else as it is."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _origin(report: Mapping[str, Any], method: str) -> dict[str, Any]:

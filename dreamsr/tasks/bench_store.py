@@ -49,7 +49,7 @@ class Store:
                 return None
             kept["hints"] = tuple(kept["hints"])
             return Record(**kept)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
     def put(self, identity: Mapping[str, Any], record: Record) -> None:

@@ -24,6 +24,7 @@ import torch
 from dreamsr.config import TrainConfig, from_mapping, to_mapping
 from dreamsr.errors import OutputError, TrainingError
 from dreamsr.files.atomic import remove_stale_temps, write_bytes_atomically
+from dreamsr.files.picture import shown
 from dreamsr.files.weights import FILE_NAME, save_weights
 from dreamsr.tasks.train_state import Run
 
@@ -68,7 +69,7 @@ def _kept_config(out: Path) -> dict[str, Any]:
         if isinstance(kept, dict) and isinstance(kept.get("train"), dict):
             return kept
         reason = "not the configuration of a run"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = str(error)
     raise OutputError(f"{out / CONFIG}: cannot be read ({reason}), so the run cannot be resumed")
 
@@ -154,6 +155,12 @@ def read_state(path: Path) -> dict[str, Any]:
         if bad is not None:
             raise TrainingError(f"{path}: damaged (wrong checksum of {bad})")
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError:  # its text advises to load such a file all the same
+        raise TrainingError(
+            f"{path}: refused, it holds more than tensors and texts; only checkpoints of `dreamsr train` are read"
+        ) from None
+    except (RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError, OSError, EOFError) as error:
+        raise TrainingError(f"{path}: damaged ({shown(str(error))})") from None
+    except zipfile.BadZipFile as error:
         raise TrainingError(f"{path}: damaged ({error})") from None
     return state

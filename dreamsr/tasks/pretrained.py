@@ -10,13 +10,12 @@ A repository holds config.json, model.safetensors (with the same configuration i
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import ModelCard, ModelCardData, PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub import ModelCard, ModelCardData, PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from dreamsr.config import ModelConfig, from_mapping, to_mapping
@@ -24,7 +23,8 @@ from dreamsr.core.backbones import build_denoiser, build_net
 from dreamsr.core.noise import NoiseField
 from dreamsr.core.samplers import sample
 from dreamsr.errors import WeightsError
-from dreamsr.files.hub_access import Arrived, bounded, progress_class
+from dreamsr.files.hub import obtain, parse_reference
+from dreamsr.files.hub_access import Source
 from dreamsr.files.weights import FILE_NAME, load_weights, save_weights
 from dreamsr.tasks.card import LIBRARY, TAGS
 
@@ -65,40 +65,29 @@ class HubModel(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY, tags=list(
         (save_directory / CONFIG).write_text(json.dumps(to_mapping(self.config), indent=2) + "\n")
 
     @classmethod
-    def _from_pretrained(
+    def from_pretrained(  # type: ignore[override]  # no options of a constructor: the header says it all
         cls,
+        pretrained_model_name_or_path: str | Path,
         *,
-        model_id: str,
-        revision: str | None,
-        cache_dir: str | Path | None,
-        force_download: bool,
-        local_files_only: bool,
-        token: str | bool | None,
-        config: Any = None,
-        **_: Any,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
     ) -> HubModel:
-        path = Path(model_id) / FILE_NAME
-        if not Path(model_id).is_dir():
-            arrived, given_up = Arrived(), threading.Event()
-            options: dict[str, Any] = {
-                "revision": revision,
-                "cache_dir": cache_dir,
-                "force_download": force_download,
-                "local_files_only": local_files_only,
-                "token": token,
-                "tqdm_class": progress_class(arrived, given_up),
-            }
-            found = bounded(
-                model_id,
-                model_id,
-                lambda: hf_hub_download(model_id, FILE_NAME, **options),
-                signs=lambda: arrived.count,
-                given_up=given_up,
-            )
-            path = Path(found)
+        """A folder's or repository's model, fetched as `dreamsr weights pull` does. Raises WeightsError, DownloadError.
+
+        The configuration is that of the weights' header; a folder's config.json must agree with it.
+        """
+        name = str(pretrained_model_name_or_path)
+        folder = Path(name)
+        if folder.is_dir():
+            path = folder / FILE_NAME
+        else:
+            path = _fetched(name, revision, cache_dir, token, anew=force_download, offline=local_files_only)
         weights = load_weights(path)
-        if config is not None and from_mapping(ModelConfig, config, source=CONFIG) != weights.config:
-            raise WeightsError(f"{model_id}: {CONFIG} and the header of {FILE_NAME} describe different nets")
+        if folder.is_dir() and (folder / CONFIG).exists():
+            _require_equal(folder / CONFIG, weights.config)
         model = cls(weights.config, weights.net, weights.facts)
         return model.eval().requires_grad_(True)  # as the mixin's own models come
 
@@ -111,3 +100,30 @@ class HubModel(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY, tags=list(
             'model = HubModel.from_pretrained("user/repo")\n```\n'
         )
         return ModelCard(f"---\n{data.to_yaml()}\n---\n\n# dreamsr x{self.config.scale}\n\n{text}")
+
+
+def _fetched(
+    name: str,
+    revision: str | None,
+    cache_dir: str | Path | None,
+    token: str | bool | None,
+    *,
+    anew: bool,
+    offline: bool,
+) -> Path:
+    reference = parse_reference(f"{name}@{revision}" if revision else name)
+    if reference is None:
+        raise WeightsError(f"{name}: no folder of that name, and not user/repo on the Hub")
+    cache = Path(cache_dir) if cache_dir is not None else None
+    source = Source(name, reference.repo, reference.revision, reference.file, cache=cache, token=token)
+    return obtain(source, lambda _: None, None, refresh=not offline, anew=anew)
+
+
+def _require_equal(path: Path, config: ModelConfig) -> None:
+    """Raise WeightsError unless a config.json says the same as the weights beside it."""
+    try:
+        described = from_mapping(ModelConfig, json.loads(path.read_text("utf-8")), source=CONFIG)
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path}: not readable ({error})") from None
+    if described != config:
+        raise WeightsError(f"{path.parent}: {CONFIG} and the header of {FILE_NAME} describe different nets")

@@ -88,7 +88,7 @@ def _entry(line: bytes) -> dict[str, Any] | None:
     """A line of a log, or None where a crash cut it off."""
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     whole = isinstance(entry, dict) and isinstance(entry.get("step"), int)
     return entry if whole else None

@@ -75,6 +75,7 @@ class Shell:
             "HF_HUB_ETAG_TIMEOUT": "3",
             "HF_HUB_DOWNLOAD_TIMEOUT": "3",
             "HF_TOKEN": TOKEN,
+            "DREAMSR_SEND_TOKEN": "1",  # the server is on loopback, not the Hub
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(ROOT),
             **changes,

@@ -100,7 +100,7 @@ def test_private_and_gated_repositories_open_with_a_token(machine: Machine, hub:
     assert "HF_TOKEN" in machine.resolve()["message"]
     hub.repos[REPO] = dataclasses.replace(hub.repos[REPO], private=False, gated=True)
     assert "accept its terms" in machine.resolve()["message"]
-    assert "path" in machine.resolve(HF_TOKEN=TOKEN)
+    assert "path" in machine.resolve(HF_TOKEN=TOKEN, DREAMSR_SEND_TOKEN="1")
 
 
 def test_a_silent_server_gives_an_error_in_time(machine: Machine, hub: Hub) -> None:
