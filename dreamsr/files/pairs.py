@@ -23,10 +23,11 @@ DAMAGE_MARGIN_LOW_PX = 8
 class CropPairs(Protocol):
     """Pairs (low, x0) by number, a pure function of (seed, number); can be pickled for loaders' workers.
 
-    `refused` tells, a line each, which photos cannot be used and why.
+    `refused` tells, a line each, which photos cannot be used and why; `fonts` names those of drawn pictures.
     """
 
     refused: list[str]
+    fonts: tuple[str, ...]
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         """low [3,p,p] and x0 [3,s*p,s*p], float32 in [-1,1] on 8-bit values. Raises DataError."""
@@ -52,6 +53,7 @@ class PhotoPairs:
         self.photos = photos
         self.config = config
         self.refused = photos.refused
+        self.fonts = photos.font_names
 
     def __len__(self) -> int:
         return len(self.photos)

@@ -20,9 +20,13 @@ HEAD_BYTES = 1 << 16
 
 
 class Photos(Protocol):
-    """Whole photos, of which each crop is cut from one. `refused` tells, a line each, what cannot be used and why."""
+    """Whole photos, of which each crop is cut from one. `refused` tells, a line each, what cannot be used and why.
+
+    `font_names` are those that pictures drawn among them are lettered with.
+    """
 
     refused: list[str]
+    font_names: tuple[str, ...]
 
     def __len__(self) -> int: ...
 
@@ -145,6 +149,7 @@ class StoredPhotos:
     ) -> None:
         self.files = list(files)
         self.refused = refused
+        self.font_names: tuple[str, ...] = ()
         self.min_side_px = min_side_px
         self._cache = PhotoCache(cache_bytes)
 

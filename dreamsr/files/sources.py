@@ -8,8 +8,10 @@ from pathlib import Path
 
 from dreamsr.config import TrainConfig
 from dreamsr.errors import DataError, UsageError
+from dreamsr.files.drawn import PhotosAndDrawn
+from dreamsr.files.fonts import found_fonts
 from dreamsr.files.pairs import CropPairs, PhotoPairs, smallest_side_px
-from dreamsr.files.photos import PhotoFile, StoredPhotos
+from dreamsr.files.photos import PhotoFile, Photos, StoredPhotos
 from dreamsr.files.picture import shown
 from dreamsr.files.scan import OnScan, nothing_usable, pictures_below, usable
 from dreamsr.files.shards import photos_in_shards
@@ -57,6 +59,11 @@ def open_source(
     """
     room = cache_bytes // max(1, workers)
     if source.data is None:
+        if config.drawn_share:
+            raise UsageError(
+                f"drawn_share is {config.drawn_share:g}, but pictures are drawn only beside --data: pairs are used as "
+                "they are; set it to 0"
+            )
         assert source.hr is not None
         assert source.lr is not None
         return open_twins(
@@ -66,12 +73,17 @@ def open_source(
     if source.data.startswith(PREFIX):
         if source.exclude:
             raise UsageError(f"{shown(source.data)}: pictures cannot be left out of a stream by name")
-        return PhotoPairs(StreamedPhotos(source.data, min_side_px=need, cache_bytes=room), config)
+        return _pairs(StreamedPhotos(source.data, min_side_px=need, cache_bytes=room), config)
     files = [file for file in find_photos(source.data) if file.name not in source.exclude]
     sound, refused = usable(files, min_side_px=need, on_progress=on_progress)
     if not sound:
         raise nothing_usable(shown(source.data), refused, min_side_px=need)
-    return PhotoPairs(StoredPhotos(sound, refused, min_side_px=need, cache_bytes=room), config)
+    return _pairs(StoredPhotos(sound, refused, min_side_px=need, cache_bytes=room), config)
+
+
+def _pairs(photos: Photos, config: TrainConfig) -> PhotoPairs:
+    """Crops of photos, or of drawn pictures among them."""
+    return PhotoPairs(PhotosAndDrawn(photos, config, found_fonts()) if config.drawn_share else photos, config)
 
 
 def find_photos(data: str) -> list[PhotoFile]:
