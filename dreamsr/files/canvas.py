@@ -143,5 +143,11 @@ def luma(colour: Colour) -> float:
     return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
 
 
+def between(first: Colour, second: Colour, share: float) -> Colour:
+    """`first` with a share of `second` in it."""
+    r, g, b = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
+    return r, g, b
+
+
 def times(points: Sequence[Point], factor: float) -> list[Point]:
     return [(factor * x, factor * y) for x, y in points]

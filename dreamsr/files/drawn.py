@@ -1,11 +1,10 @@
 """Drawn training pictures: text, screens, line art and pixel art, which photos lack and people enlarge.
 
-Each is a pure function of (seed, number, fonts), as large as one crop and its surroundings.
+Each is a pure function of (config.seed, number, fonts), as large as one crop and its surroundings.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +15,6 @@ from dreamsr.files.canvas import Canvas
 from dreamsr.files.fonts import Font
 from dreamsr.files.lettering import headline, text_page
 from dreamsr.files.line_art import chart, comic, pen_drawing, shapes
-from dreamsr.files.photos import Photos
 from dreamsr.files.pixel_art import pixel_art
 from dreamsr.files.screens import code, window
 from dreamsr.files.window import Photo
@@ -41,35 +39,16 @@ ROOM_LOW_PX = 24
 """By how much a drawn picture is larger than a crop, in px of the small image: damage reaches so far around it."""
 
 
-class PhotosAndDrawn:
-    """Photos, of which a share is drawn here instead: crop `number` always from the same kind of source."""
-
-    def __init__(self, photos: Photos, config: TrainConfig, fonts: Sequence[Font]) -> None:
-        self.photos = photos
-        self.refused = photos.refused
-        self.fonts = tuple(fonts)
-        self.font_names = tuple(font.name for font in fonts)
-        self.share = config.drawn_share
-        self.side_px = drawn_side_px(config)
-
-    def __len__(self) -> int:
-        return len(self.photos)
-
-    def photo_for(self, seed: int, number: int) -> Photo:
-        own = seed_of(seed, number, 3)
-        if np.random.default_rng(own).random() >= self.share:
-            return self.photos.photo_for(seed, number)
-        return draw_picture(own, side_px=self.side_px, fonts=self.fonts)
-
-    def fingerprint(self) -> str:
-        """That of the photos and the names of the fonts."""
-        return hashlib.sha256("\n".join((self.photos.fingerprint(), *self.font_names)).encode()).hexdigest()
+def is_drawn(config: TrainConfig, number: int) -> bool:
+    """Whether crop `number` is cut from a drawn picture; config.drawn_share of all are."""
+    draw = np.random.default_rng(seed_of(config.seed, number, 3))
+    return bool(draw.random() < config.drawn_share)
 
 
-def draw_picture(seed: int, *, side_px: int, fonts: Sequence[Font]) -> Photo:
-    """A drawn picture [side_px,side_px,3] of any kind."""
-    draw = np.random.default_rng([seed, 1])
-    return np.array(KINDS[int(draw.integers(len(KINDS)))](Canvas(draw, side_px, fonts)), np.uint8)
+def draw_picture(config: TrainConfig, number: int, fonts: Sequence[Font]) -> Photo:
+    """The drawn picture [n,n,3] that crop `number` is cut from, of any kind."""
+    draw = np.random.default_rng(seed_of(config.seed, number, 4))
+    return np.array(KINDS[int(draw.integers(len(KINDS)))](Canvas(draw, drawn_side_px(config), fonts)), np.uint8)
 
 
 def drawn_side_px(config: TrainConfig) -> int:

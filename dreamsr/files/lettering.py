@@ -55,7 +55,7 @@ def headline(canvas: Canvas) -> Image.Image:
 
 def _lines(canvas: Canvas, pen: ImageDraw.ImageDraw, side: int, ink: int | tuple[int, int, int]) -> None:
     """Fills a square with text."""
-    font, size = canvas.one_of(canvas.fonts), canvas.size_px(SMALLEST_PX, LARGEST_PX)
+    font, size = canvas.one_of(canvas.fonts), _size_px(canvas)
     foreign = font.many_scripts and canvas.chance(0.25)
     step = round(canvas.real(1.1, 1.7) * size) + 1
     left, y = canvas.whole(-size, side // 4), canvas.whole(-step, step)
@@ -70,3 +70,8 @@ def _lines(canvas: Canvas, pen: ImageDraw.ImageDraw, side: int, ink: int | tuple
                     (left, y + 1.15 * size, left + canvas.whole(1, 8) * size, y + 1.15 * size), ink, max(1, size // 14)
                 )
         y += step
+
+
+def _size_px(canvas: Canvas) -> int:
+    """Any size, but half of the time one that can still be read at a quarter of it."""
+    return canvas.whole(24, LARGEST_PX) if canvas.chance(0.5) else canvas.size_px(SMALLEST_PX, LARGEST_PX)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dreamsr.files.canvas import Canvas, Colour, Point, times
+from dreamsr.files.canvas import Canvas, Colour, Point, between, times
 
 BLACK: Colour = (0, 0, 0)
 
@@ -61,7 +61,7 @@ def comic(canvas: Canvas) -> Image.Image:
     if balloon:
         comic_fonts = [font for font in canvas.fonts if font.comic]
         text = "\n".join(canvas.words(canvas.whole(1, 3)).upper() for _ in range(2))
-        font = canvas.font(canvas.whole(12, 24), comic_fonts)
+        font = canvas.font(canvas.size_px(12, 44), comic_fonts)
         ImageDraw.Draw(image).multiline_text(middle, text, BLACK, font, anchor="mm", align="center")
     return image
 
@@ -103,7 +103,7 @@ def chart(canvas: Canvas) -> Image.Image:
                 pen,
                 [(left, bottom - n), (side, bottom - n)],
                 1,
-                tuple((2 * p + i) // 3 for p, i in zip(paper, ink, strict=True)),
+                between(paper, ink, 1 / 3),
                 fine,
             )
         if pie:
@@ -122,7 +122,7 @@ def chart(canvas: Canvas) -> Image.Image:
         _stroke(pen, [(left, 0), (left, bottom), (side, bottom)], 1.3, ink, fine)
 
     image = canvas.smooth(paint, Image.new("RGB", (side, side), paper))
-    pen, font = ImageDraw.Draw(image), canvas.font(canvas.whole(9, 16))
+    pen, font = ImageDraw.Draw(image), canvas.font(canvas.size_px(9, 32))
     for n in range(0, side, step):
         pen.text((left - 4, bottom - n), f"{n * canvas.whole(1, 9) / 10:g}", ink, font, anchor="rm")
         pen.text((left + n, bottom + 4), canvas.words(1), ink, font, anchor="mt")

@@ -20,13 +20,9 @@ HEAD_BYTES = 1 << 16
 
 
 class Photos(Protocol):
-    """Whole photos, of which each crop is cut from one. `refused` tells, a line each, what cannot be used and why.
-
-    `font_names` are those that pictures drawn among them are lettered with.
-    """
+    """Whole photos, of which each crop is cut from one. `refused` tells, a line each, what cannot be used and why."""
 
     refused: list[str]
-    font_names: tuple[str, ...]
 
     def __len__(self) -> int: ...
 
@@ -149,7 +145,6 @@ class StoredPhotos:
     ) -> None:
         self.files = list(files)
         self.refused = refused
-        self.font_names: tuple[str, ...] = ()
         self.min_side_px = min_side_px
         self._cache = PhotoCache(cache_bytes)
 

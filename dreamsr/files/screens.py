@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-from dreamsr.files.canvas import FINE, Canvas, Colour
+from dreamsr.files.canvas import FINE, Canvas, Colour, between
 
 INDENT = 4
 
@@ -18,7 +18,7 @@ def code(canvas: Canvas) -> Image.Image:
     plain: Colour = (212, 212, 212) if dark else (30, 30, 30)
     colours = [plain, plain, *(canvas.colour(130, 255) if dark else canvas.colour(0, 150) for _ in range(4))]
     image = Image.new("RGB", (canvas.side, canvas.side), paper)
-    pen, size = ImageDraw.Draw(image), canvas.whole(10, 22)
+    pen, size = ImageDraw.Draw(image), canvas.size_px(10, 48)
     font = canvas.font(size, [font for font in canvas.fonts if font.even])
     step, x0, depth = round(canvas.real(1.2, 1.6) * size), canvas.whole(-60, 30), 0
     letter = font.getlength("m")
@@ -53,7 +53,7 @@ def window(canvas: Canvas) -> Image.Image:
     base: Colour = (
         canvas.colour(30, 60) if canvas.chance(0.3) else canvas.one_of([(255, 255, 255), canvas.colour(225, 255)])
     )
-    image, size_px = Image.new("RGB", (canvas.side, canvas.side), base), canvas.whole(10, 20)
+    image, size_px = Image.new("RGB", (canvas.side, canvas.side), base), canvas.size_px(10, 44)
     pen = ImageDraw.Draw(image)
     look = _Look(image, pen, size_px, canvas.font(size_px), base, canvas.bright(), canvas.ink_on(base))
     y = canvas.whole(-30, 30)
@@ -90,12 +90,10 @@ def _fields(canvas: Canvas, look: _Look, y: int) -> int:
         look.pen.line((x + 2, y + side // 2, x + side // 2, y + side - 3, x + side - 2, y + 2), look.accent, 2)
     first = round(x + 3 * side + look.font.getlength(text))
     if canvas.chance(0.5):
-        look.pen.rectangle((first, y + 2, first + canvas.side // 2, y + side - 2), _between(look.base, look.ink, 0.15))
+        look.pen.rectangle((first, y + 2, first + canvas.side // 2, y + side - 2), between(look.base, look.ink, 0.15))
         look.pen.rectangle((first, y + 2, canvas.whole(first, first + canvas.side // 2), y + side - 2), look.accent)
     else:
-        look.pen.rectangle(
-            (first, y - 2, first + 8 * side, y + side + 3), look.base, _between(look.base, look.ink, 0.4)
-        )
+        look.pen.rectangle((first, y - 2, first + 8 * side, y + side + 3), look.base, between(look.base, look.ink, 0.4))
         look.pen.text((first + 4, y), canvas.words(2), look.ink, look.font)
     return side + 6
 
@@ -103,11 +101,11 @@ def _fields(canvas: Canvas, look: _Look, y: int) -> int:
 def _table(canvas: Canvas, look: _Look, y: int) -> int:
     """Rows in two shades, columns between thin lines."""
     step, columns = round(1.6 * look.size_px), canvas.whole(40, 110)
-    first, rows, rule = canvas.whole(-30, 20), canvas.whole(2, 6), _between(look.base, look.ink, 0.3)
+    first, rows, rule = canvas.whole(-30, 20), canvas.whole(2, 6), between(look.base, look.ink, 0.3)
     for row in range(rows):
         top = y + row * step
         shade = 0.25 if row == 0 else 0.06 * (row % 2)
-        look.pen.rectangle((first, top, canvas.side, top + step), _between(look.base, look.ink, shade))
+        look.pen.rectangle((first, top, canvas.side, top + step), between(look.base, look.ink, shade))
         look.pen.line((first, top, canvas.side, top), rule)
         for x in range(first, canvas.side, columns):
             text = canvas.words(1) if canvas.chance(0.6) else f"{canvas.real(0, 1000):.{canvas.whole(0, 2)}f}"
@@ -145,8 +143,3 @@ def _paragraph(canvas: Canvas, look: _Look, y: int) -> int:
     for line in range(lines):
         look.pen.text((x, y + line * step), canvas.words(8), look.ink, look.font)
     return lines * step
-
-
-def _between(first: Colour, second: Colour, share: float) -> Colour:
-    r, g, b = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
-    return r, g, b

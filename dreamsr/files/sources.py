@@ -8,10 +8,9 @@ from pathlib import Path
 
 from dreamsr.config import TrainConfig
 from dreamsr.errors import DataError, UsageError
-from dreamsr.files.drawn import PhotosAndDrawn
 from dreamsr.files.fonts import found_fonts
 from dreamsr.files.pairs import CropPairs, PhotoPairs, smallest_side_px
-from dreamsr.files.photos import PhotoFile, Photos, StoredPhotos
+from dreamsr.files.photos import PhotoFile, StoredPhotos
 from dreamsr.files.picture import shown
 from dreamsr.files.scan import OnScan, nothing_usable, pictures_below, usable
 from dreamsr.files.shards import photos_in_shards
@@ -69,21 +68,16 @@ def open_source(
         return open_twins(
             source.hr, source.lr, config, exclude=source.exclude, cache_bytes=room, on_progress=on_progress
         )
-    need = smallest_side_px(config)
+    need, fonts = smallest_side_px(config), found_fonts() if config.drawn_share else ()
     if source.data.startswith(PREFIX):
         if source.exclude:
             raise UsageError(f"{shown(source.data)}: pictures cannot be left out of a stream by name")
-        return _pairs(StreamedPhotos(source.data, min_side_px=need, cache_bytes=room), config)
+        return PhotoPairs(StreamedPhotos(source.data, min_side_px=need, cache_bytes=room), config, fonts)
     files = [file for file in find_photos(source.data) if file.name not in source.exclude]
     sound, refused = usable(files, min_side_px=need, on_progress=on_progress)
     if not sound:
         raise nothing_usable(shown(source.data), refused, min_side_px=need)
-    return _pairs(StoredPhotos(sound, refused, min_side_px=need, cache_bytes=room), config)
-
-
-def _pairs(photos: Photos, config: TrainConfig) -> PhotoPairs:
-    """Crops of photos, or of drawn pictures among them."""
-    return PhotoPairs(PhotosAndDrawn(photos, config, found_fonts()) if config.drawn_share else photos, config)
+    return PhotoPairs(StoredPhotos(sound, refused, min_side_px=need, cache_bytes=room), config, fonts)
 
 
 def find_photos(data: str) -> list[PhotoFile]:

@@ -39,7 +39,6 @@ class StreamedPhotos:
     def __init__(self, text: str, *, min_side_px: int, cache_bytes: int = 0) -> None:
         name, split = _parts(text)
         self.refused: list[str] = []
-        self.font_names: tuple[str, ...] = ()
         self.min_side_px = min_side_px
         self._stream = _Stream(name, split)
         self._cache = PhotoCache(cache_bytes)

@@ -9,7 +9,8 @@ import torch
 from drawn import draw_photos, loaded, run, same
 
 from dreamsr.errors import ConfigError, DataError, UsageError
-from dreamsr.files import drawn, fonts, sources
+from dreamsr.files import fonts, sources
+from dreamsr.files import pairs as pairs_module
 from dreamsr.files.canvas import Canvas
 from dreamsr.files.drawn import KINDS, draw_picture, drawn_side_px
 from dreamsr.files.fonts import BUNDLED, Font, found_fonts, sized
@@ -47,11 +48,21 @@ def test_no_seed_fails_with_the_fonts_of_this_machine(kind):
         kind(Canvas(np.random.default_rng([seed, 1]), 160, found_fonts()))
 
 
-def test_a_picture_depends_on_seed_side_and_fonts_alone():
-    first = [draw_picture(seed, side_px=96, fonts=ALONE) for seed in range(20)]
+def test_a_picture_depends_on_seed_number_and_fonts_alone():
+    first = [draw_picture(run(), number, ALONE) for number in range(20)]
     np.random.seed(1)  # noqa: NPY002 - the global state that must not matter
-    for seed in reversed(range(20)):
-        np.testing.assert_array_equal(draw_picture(seed, side_px=96, fonts=ALONE), first[seed])
+    for number in reversed(range(20)):
+        np.testing.assert_array_equal(draw_picture(run(), number, ALONE), first[number])
+        assert (draw_picture(run(seed=6), number, ALONE) != first[number]).any()
+
+
+def test_drawn_crops_stay_upright(photos, monkeypatch):
+    """Light above, dark below, in every crop; photos come in all turns."""
+    config = run(drawn_share=1.0)
+    rows = np.linspace(255, 0, drawn_side_px(config)).astype(np.uint8)[:, None, None]
+    monkeypatch.setattr(pairs_module, "draw_picture", lambda *_: np.broadcast_to(rows, (len(rows), len(rows), 3)))
+    pairs = pairs_of(photos, drawn_share=1.0)
+    assert all((part[:, 0] > part[:, -1]).all() for n in range(16) for part in pairs[n])
 
 
 def test_pixel_art_is_of_few_colours_in_square_blocks():
@@ -118,7 +129,7 @@ def test_drawn_pictures_have_room_for_damage_and_are_never_shrunk(photos, monkey
     assert drawn_side_px(config) <= (crop + 24) * scale
     hard = np.zeros((drawn_side_px(config), drawn_side_px(config), 3), np.uint8)
     hard[::2] = 255
-    monkeypatch.setattr(drawn, "draw_picture", lambda *_, **__: hard)
+    monkeypatch.setattr(pairs_module, "draw_picture", lambda *_: hard)
     pairs = pairs_of(photos, scale=scale, crop_low_px=crop, drawn_share=1.0, shrink_factors=(1, 2))
     assert all(set(torch.unique(pairs[n][1]).tolist()) == {-1.0, 1.0} for n in range(6))
 
