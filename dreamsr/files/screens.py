@@ -100,7 +100,7 @@ def _fields(canvas: Canvas, look: _Look, y: int) -> int:
 
 def _table(canvas: Canvas, look: _Look, y: int) -> int:
     """Rows in two shades, columns between thin lines."""
-    step, columns = round(1.6 * look.size_px), canvas.whole(40, 110)
+    step, columns = round(1.6 * look.size_px), canvas.whole(5, 9) * look.size_px
     first, rows, rule = canvas.whole(-30, 20), canvas.whole(2, 6), between(look.base, look.ink, 0.3)
     for row in range(rows):
         top = y + row * step
