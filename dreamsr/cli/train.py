@@ -30,7 +30,10 @@ Large = Annotated[
 Small = Annotated[Path | None, typer.Option("--lr", help="Folder of their small versions.", rich_help_panel=DATA)]
 Degradation = Annotated[
     str | None,
-    typer.Option(help="How small pictures are made: bicubic, photo, or a .toml table of photo.", rich_help_panel=DATA),
+    typer.Option(
+        help="How small pictures are made: bicubic; everyday, nearly clean to bad; photo, harder; or a .toml table.",
+        rich_help_panel=DATA,
+    ),
 ]
 Crop = Annotated[
     int | None, typer.Option("--crop", help="Side of a crop in px of the small image.", rich_help_panel=DATA)

@@ -9,7 +9,16 @@ from typing import Any
 
 from dreamsr.config import TrainConfig, from_mapping, to_mapping
 from dreamsr.errors import UsageError
-from dreamsr.files.presets import Preset, Table, load_preset, merged, parse_settings, read_table
+from dreamsr.files.presets import (
+    Preset,
+    Table,
+    degradation_names,
+    load_degradation,
+    load_preset,
+    merged,
+    parse_settings,
+    read_table,
+)
 from dreamsr.files.sources import DataSource
 
 DEGRADATIONS = ("bicubic", "photo")
@@ -58,14 +67,20 @@ def dream_table(values: Mapping[str, Any], preset_power: float, given: Mapping[s
 
 
 def degradation_table(text: str | None) -> Table:
-    """What `--degradation` asks for: a name, or a TOML file that shapes "photo". Raises UsageError, ConfigError."""
+    """What `--degradation` asks for: a name, or a table that shapes "photo", by name or as a TOML file.
+
+    Raises UsageError, ConfigError.
+    """
     if text is None:
         return {}
     if text in DEGRADATIONS:
         return {"degradation": text}
+    if text in degradation_names():
+        return {"degradation": "photo", "photo": load_degradation(text)}
     if text.endswith(".toml"):
         return {"degradation": "photo", "photo": read_table(Path(text))}
-    raise UsageError(f"--degradation is {text!r}, but it must be {', '.join(DEGRADATIONS)}, or a .toml file")
+    possible = ", ".join((*DEGRADATIONS, *degradation_names()))
+    raise UsageError(f"--degradation is {text!r}, but it must be {possible}, or a .toml file")
 
 
 def data_source(data: str | None, hr: Path | None, lr: Path | None) -> DataSource:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from dreamsr.config.checks import require
@@ -38,6 +38,22 @@ class PhotoConfig:
     255, resize as a factor (of the large image in the first round, of the small one in the second), JPEG as
     Pillow's quality. `second_probability` is that of the second round, `grey_noise_probability` that of noise equal
     in all channels, `poisson_probability` that of shot noise, `sinc_probability` that of ringing in place of a blur.
+
+    For everyday pictures, which suffer less and otherwise; at their defaults these change nothing:
+    clean_share: of crops that are shrunk by MATLAB's bicubic and nothing else.
+    light_share: of crops shrunk likewise and then compressed once, by JPEG of quality 75..98.
+    early_shrink_probability: the picture is shrunk, with a filter, right after the first blur, so that the first
+        round's noise and JPEG are those of a small picture and its resize is relative to the small image.
+    resize_probability: of the resize in each round.
+    jpeg_probability: of each compression.
+    double_jpeg_probability: of a second JPEG behind each, of another quality and on another grid of blocks.
+    subsampling_probability: of JPEG with colour at half the size (4:2:0), as most cameras and sites write, not 4:4:4.
+    webp_probability: of WebP in place of JPEG, of the same quality number; its colour always has half the size.
+    sharpen_probability: of unsharp masking, of radius .6..1.3 px, before the first JPEG, as phones do.
+    sharpen: its amount; 1 adds once what the blur takes away.
+    camera_noise_probability: of noise as cameras leave it, in place of the other two kinds: fine in luma, in coloured
+        blobs of some px in chroma, and twice as strong in shadows as in the light.
+    chroma_noise: strength of those blobs, as a factor of the noise in luma.
     """
 
     blur_px: tuple[float, float] = (0.2, 3.0)
@@ -54,17 +70,33 @@ class PhotoConfig:
     second_probability: float = 0.8
     sinc_probability: float = 0.1
     final_sinc_probability: float = 0.4
+    clean_share: float = 0.0
+    light_share: float = 0.0
+    early_shrink_probability: float = 0.0
+    resize_probability: float = 1.0
+    jpeg_probability: float = 1.0
+    double_jpeg_probability: float = 0.0
+    subsampling_probability: float = 0.7
+    webp_probability: float = 0.0
+    sharpen_probability: float = 0.0
+    sharpen: tuple[float, float] = (0.3, 1.2)
+    camera_noise_probability: float = 0.0
+    chroma_noise: tuple[float, float] = (0.3, 1.5)
 
     def __post_init__(self) -> None:
-        for name in ("blur", "second_blur", "noise", "grey_noise", "poisson", "second", "sinc", "final_sinc"):
-            value = getattr(self, f"{name}_probability")
-            require(0 <= value <= 1, f"photo.{name}_probability", value, "in [0, 1]")
+        for name in (one.name for one in fields(self) if one.name.endswith(("_probability", "_share"))):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"photo.{name}", value, "in [0, 1]")
+        shares = self.clean_share + self.light_share
+        require(shares <= 1, "photo.clean_share + photo.light_share", shares, "at most 1")
         for name, least, most in (
             ("blur_px", 0, 20),
             ("second_blur_px", 0, 20),
             ("resize", 0.05, 4),
             ("second_resize", 0.05, 4),
             ("noise", 0, 128),
+            ("sharpen", 0, 10),
+            ("chroma_noise", 0, 10),
         ):
             low, high = getattr(self, name)
             require(least <= low <= high <= most, f"photo.{name}", (low, high), f"rising and in {least}..{most}")
@@ -79,13 +111,15 @@ class TrainConfig:
     One optimizer step takes `batch_size` crops `accumulate` times in each process. `loss` is that of a denoising
     step; the base is always trained by l1. `ema_halflife_steps` 0 keeps the weights as they are. With
     `continuous_time` the noise level is drawn between whole times, as SR3 does. `valid_steps` are the numbers of
-    denoising steps that every validation tries, `default_steps` what the weights recommend for use.
+    denoising steps that every validation tries, `default_steps` what the weights recommend for use. `drawn_share` is
+    the share of crops that are cut from drawn pictures (text, screens, line art, pixel art) in place of photos.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
     dream: DreamConfig = field(default_factory=lambda: DreamConfig(power=math.inf))
     degradation: Literal["bicubic", "photo"] = "bicubic"
     photo: PhotoConfig = field(default_factory=PhotoConfig)
+    drawn_share: float = 0.0
     max_steps: int = 100_000
     base_steps: int = 0
     batch_size: int = 16
@@ -118,6 +152,7 @@ class TrainConfig:
         require(self.crop_candidates >= 1, "crop_candidates", self.crop_candidates, "1 or more")
         shrinks_fit = bool(self.shrink_factors) and all(1 <= s <= 8 for s in self.shrink_factors)
         require(shrinks_fit, "shrink_factors", self.shrink_factors, "integers 1..8")
+        require(0 <= self.drawn_share <= 1, "drawn_share", self.drawn_share, "in [0, 1]")
         require(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "above 0 and finite")
         require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")
         require(self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0, or inf for no clipping")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +13,8 @@ from torch import Tensor
 from dreamsr.config import TrainConfig
 from dreamsr.core.noise import seed_of
 from dreamsr.core.pixels import to_tensor
+from dreamsr.files.drawn import draw_picture, is_drawn
+from dreamsr.files.fonts import Font
 from dreamsr.files.photo import degrade_photo
 from dreamsr.files.photos import Photos
 from dreamsr.files.window import Photo, cut_large, cut_pair, inner, shrunk_size
@@ -23,10 +27,11 @@ DAMAGE_MARGIN_LOW_PX = 8
 class CropPairs(Protocol):
     """Pairs (low, x0) by number, a pure function of (seed, number); can be pickled for loaders' workers.
 
-    `refused` tells, a line each, which photos cannot be used and why.
+    `refused` tells, a line each, which photos cannot be used and why; `fonts` names those of drawn pictures.
     """
 
     refused: list[str]
+    fonts: tuple[str, ...]
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         """low [3,p,p] and x0 [3,s*p,s*p], float32 in [-1,1] on 8-bit values. Raises DataError."""
@@ -45,22 +50,31 @@ class PhotoPairs:
     """Crops of photos, with small images made here: by MATLAB's bicubic, or damaged as config.photo says.
 
     The photo is first shrunk by one of `shrink_factors` (photos are softer at full size than the pictures people
-    enlarge). Of `crop_candidates` places the one with most detail is taken.
+    enlarge). Of `crop_candidates` places the one with most detail is taken. config.drawn_share of the crops are cut
+    from pictures drawn with the fonts `drawn_with`, and not turned.
     """
 
-    def __init__(self, photos: Photos, config: TrainConfig) -> None:
+    def __init__(self, photos: Photos, config: TrainConfig, drawn_with: Sequence[Font] = ()) -> None:
         self.photos = photos
         self.config = config
         self.refused = photos.refused
+        self.drawn_with = tuple(drawn_with) if config.drawn_share else ()
+        self.fonts = tuple(font.name for font in self.drawn_with)
 
     def __len__(self) -> int:
         return len(self.photos)
 
     def fingerprint(self) -> str:
-        return self.photos.fingerprint()
+        """That of the photos; where some pictures are drawn, the names of the fonts count too."""
+        found = self.photos.fingerprint()
+        return hashlib.sha256("\n".join((found, *self.fonts)).encode()).hexdigest() if self.fonts else found
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        photo = self.photos.photo_for(self.config.seed, number)
+        drawn = is_drawn(self.config, number)
+        if drawn:
+            photo = draw_picture(self.config, number, self.drawn_with)
+        else:
+            photo = self.photos.photo_for(self.config.seed, number)
         draw = crop_draws(self.config.seed, number)
         scale, side = self.config.model.scale, self.config.crop_low_px
         factor = self._factor(draw, min(photo.shape[:2]))
@@ -71,7 +85,8 @@ class PhotoPairs:
             low, large = self._damaged(draw, photo, factor, top, left)
         else:
             low, large = cut_pair(photo, factor=factor, scale=scale, top=top, left=left, side=side)
-        return turned(low, large, int(draw.integers(8)))
+        turn = int(draw.integers(8))
+        return turned(low, large, 0 if drawn else turn)  # letters are read upright, and no two drawn ones are alike
 
     def _factor(self, draw: np.random.Generator, short_side_px: int) -> int:
         """One of the factors at which the photo still holds a crop; 1 where none does."""

@@ -2,7 +2,8 @@
 
 Two rounds of blur, resize and noise with JPEG between them (Real-ESRGAN: Wang et al. 2021, section 3), each in
 random order (BSRGAN: Zhang et al. 2021, section 3); at last ringing (a sinc filter) and JPEG, in either order.
-Nothing shifts the picture: kernels are symmetric, and OpenCV's resize maps edges to edges.
+Beside that what phones and messengers do, and nearly nothing for a share of the pictures; see `PhotoConfig`.
+Nothing shifts the picture: kernels are symmetric, resizing maps edges to edges, blocks are moved there and back.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamsr.config import PhotoConfig
+from dreamsr.files.window import shrunk_window
 
 Image = NDArray[np.float32]
 """[H,W,3] in [0,1]; may leave the range on the way."""
@@ -27,8 +29,11 @@ GENERALISED_BETA = (0.5, 4.0)
 PLATEAU_BETA = (1.0, 2.0)
 SINC_CUTOFF = (math.pi / 3, math.pi)
 SINC_RADIUS_PX = (3, 10)
-FULL_COLOUR_PROBABILITY = 0.3
-"""JPEG with 4:4:4 colour; the others have 4:2:0, as most cameras and sites write."""
+LIGHT_JPEG_QUALITY = (75, 98)
+SHARPEN_RADIUS_PX = (0.6, 1.3)
+CHROMA_BLOB_PX = (0.6, 2.2)
+BLOCK_PX = 16
+"""JPEG's blocks of pixels with colour at half the size."""
 
 
 def degrade_photo(large: NDArray[np.uint8], *, scale: int, config: PhotoConfig, seed: int) -> NDArray[np.uint8]:
@@ -42,15 +47,30 @@ def degrade_photo(large: NDArray[np.uint8], *, scale: int, config: PhotoConfig, 
         raise ValueError(f"{width}x{height} is no multiple of {scale}")
     draw = np.random.default_rng(seed)
     small = (height // scale, width // scale)
+    if config.clean_share or config.light_share:
+        share = draw.random()
+        if share < config.clean_share + config.light_share:
+            low = shrunk_window(large, scale, top=0, left=0, height=small[0], width=small[1])
+            return low if share < config.clean_share else _as_bytes(_jpeg(draw, low, config, LIGHT_JPEG_QUALITY))
     image: Image = large.astype(np.float32) / np.float32(255)
     with _one_thread():
-        image = _round(draw, image, (height, width), config, config.blur_px, config.blur_probability, config.resize)
+        image = _first_round(draw, image, small, config)
         if draw.random() < config.second_probability:
-            image = _jpeg(draw, image, config)
+            image = _compressed(draw, image, config)
             blur, probability, resize = config.second_blur_px, config.second_blur_probability, config.second_resize
             image = _round(draw, image, small, config, blur, probability, resize)
         image = _finished(draw, image, small, config)
     return _as_bytes(image)
+
+
+def _first_round(draw: np.random.Generator, image: Image, small: tuple[int, int], config: PhotoConfig) -> Image:
+    """Blur, resize and noise of the large image or, where it is shrunk early, blur of it and the rest of the small."""
+    blur_px, probability, reference = config.blur_px, config.blur_probability, image.shape[:2]
+    if _happens(draw, config.early_shrink_probability):
+        image = _shrunk(draw, _blurred(draw, image, config, blur_px, probability), small)
+        probability, reference = 0.0, small
+    image = _round(draw, image, reference, config, blur_px, probability, config.resize)
+    return _sharpened(draw, image, config) if _happens(draw, config.sharpen_probability) else image
 
 
 def _round(
@@ -65,7 +85,11 @@ def _round(
     """Blur, resize (relative to the size `reference`) and noise, in random order."""
     steps: tuple[Callable[[Image], Image], ...] = (
         lambda image: _blurred(draw, image, config, blur_px, blur_probability),
-        lambda image: _resized(draw, image, _times(reference, _log_uniform(draw, resize))),
+        lambda image: (
+            _resized(draw, image, _times(reference, _log_uniform(draw, resize)))
+            if _happens(draw, config.resize_probability)
+            else image
+        ),
         lambda image: _noisy(draw, image, config),
     )
     for which in draw.permutation(len(steps)):
@@ -77,11 +101,11 @@ def _finished(draw: np.random.Generator, image: Image, small: tuple[int, int], c
     """To the size of the small image, with ringing and JPEG: compressed before it was shrunk, or after."""
     jpeg_first = draw.random() < 0.5
     if jpeg_first:
-        image = _jpeg(draw, image, config)
+        image = _compressed(draw, image, config)
     image = _resized(draw, image, small)
     if draw.random() < config.final_sinc_probability:
         image = _filtered(image, sinc_kernel(int(draw.integers(*SINC_RADIUS_PX, endpoint=True)), _cutoff(draw)))
-    return image if jpeg_first else _jpeg(draw, image, config)
+    return image if jpeg_first else _compressed(draw, image, config)
 
 
 # --- steps ------------------------------------------------------------------------------------------------------------
@@ -117,6 +141,23 @@ def _resized(draw: np.random.Generator, image: Image, size: tuple[int, int]) -> 
     return np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=method), np.float32)
 
 
+def _shrunk(draw: np.random.Generator, image: Image, size: tuple[int, int]) -> Image:
+    """To (height, width) with a filter as wide as the step, as good programs do: 8 bit in, 8 bit out."""
+    from PIL import Image as Pillow
+
+    filters = (Pillow.Resampling.BICUBIC, Pillow.Resampling.LANCZOS, Pillow.Resampling.BILINEAR, Pillow.Resampling.BOX)
+    chosen = filters[draw.integers(len(filters))]
+    small = Pillow.fromarray(_as_bytes(image)).resize((size[1], size[0]), chosen)
+    return np.asarray(small, np.float32) / np.float32(255)
+
+
+def _sharpened(draw: np.random.Generator, image: Image, config: PhotoConfig) -> Image:
+    """Unsharp masking."""
+    amount, radius_px = draw.uniform(*config.sharpen), draw.uniform(*SHARPEN_RADIUS_PX)
+    soft = _filtered(image, blur_kernel(radius_px, radius_px, 0.0))
+    return np.asarray(image + np.float32(amount) * (image - soft), np.float32)
+
+
 def _noisy(draw: np.random.Generator, image: Image, config: PhotoConfig) -> Image:
     """Gaussian noise, or shot noise of the same strength at mid grey; one for all channels, or one for each.
 
@@ -128,19 +169,56 @@ def _noisy(draw: np.random.Generator, image: Image, config: PhotoConfig) -> Imag
     low, high = config.noise
     level = (low + (high - low) * draw.random() ** 2) / 255
     grey, shot = draw.random() < config.grey_noise_probability, draw.random() < config.poisson_probability
+    if _happens(draw, config.camera_noise_probability):
+        return _camera_noisy(draw, image, level, config)
     clean = image.mean(axis=2, keepdims=True) if grey else image  # [H,W,1|3]
     noise = np.float32(level) * draw.standard_normal(clean.shape, dtype=np.float32)
     return np.asarray(image + (np.sqrt(2 * np.clip(clean, 0, 1)) * noise if shot else noise), np.float32)
 
 
-def _jpeg(draw: np.random.Generator, image: Image, config: PhotoConfig) -> Image:
+def _camera_noisy(draw: np.random.Generator, image: Image, level: float, config: PhotoConfig) -> Image:
+    """What a camera's own denoising leaves: noise in luma, blobs in chroma, both stronger in shadows."""
+    height, width = image.shape[:2]
+    blob_px = draw.uniform(*CHROMA_BLOB_PX)
+    kernel = blur_kernel(blob_px, blob_px, 0.0)
+    blobs = _filtered(draw.standard_normal((height, width, 3), dtype=np.float32), kernel)
+    blobs -= blobs.mean(axis=2, keepdims=True)  # colour alone
+    strength = np.float32(draw.uniform(*config.chroma_noise) / math.sqrt((kernel**2).sum()))
+    noise = draw.standard_normal((height, width, 1), dtype=np.float32) + strength * blobs
+    light = np.clip(image.mean(axis=2, keepdims=True), 0, 1)
+    return np.asarray(image + np.float32(level) * (np.float32(1.3) - np.float32(0.65) * light) * noise, np.float32)
+
+
+def _compressed(draw: np.random.Generator, image: Image, config: PhotoConfig) -> Image:
+    """By WebP or JPEG, the latter once or twice, or not at all."""
+    if not _happens(draw, config.jpeg_probability):
+        return image
+    if _happens(draw, config.webp_probability):
+        quality = int(draw.integers(*config.jpeg_quality, endpoint=True))
+        return _stored(_as_bytes(image), "WEBP", quality=quality, method=2)
+    image = _jpeg(draw, _as_bytes(image), config, config.jpeg_quality)
+    if not _happens(draw, config.double_jpeg_probability):
+        return image
+    above, before = (int(n) for n in draw.integers(BLOCK_PX, size=2))
+    moved = np.pad(_as_bytes(image), ((above, 0), (before, 0), (0, 0)), mode="edge")
+    return _jpeg(draw, moved, config, config.jpeg_quality)[above:, before:]
+
+
+def _jpeg(
+    draw: np.random.Generator, pixels: NDArray[np.uint8], config: PhotoConfig, qualities: tuple[int, int]
+) -> Image:
+    quality = int(draw.integers(*qualities, endpoint=True))
+    subsampling = 0 if draw.random() < 1 - config.subsampling_probability else 2
+    return _stored(pixels, "JPEG", quality=quality, subsampling=subsampling)
+
+
+def _stored(pixels: NDArray[np.uint8], kind: str, **options: int) -> Image:
+    """What is read again of pixels saved as JPEG or WebP."""
     from PIL import Image as Pillow
 
-    quality = int(draw.integers(*config.jpeg_quality, endpoint=True))
-    subsampling = 0 if draw.random() < FULL_COLOUR_PROBABILITY else 2
     file = BytesIO()
-    Pillow.fromarray(_as_bytes(image)).save(file, "JPEG", quality=quality, subsampling=subsampling)
-    return np.asarray(Pillow.open(file, formats=["JPEG"]).convert("RGB"), np.float32) / np.float32(255)
+    Pillow.fromarray(pixels).save(file, kind, **options)
+    return np.asarray(Pillow.open(file, formats=[kind]).convert("RGB"), np.float32) / np.float32(255)
 
 
 def _as_bytes(image: Image) -> NDArray[np.uint8]:
@@ -189,6 +267,11 @@ def _filtered(image: Image, kernel: NDArray[np.float64]) -> Image:
 
 
 # --- draws ------------------------------------------------------------------------------------------------------------
+
+
+def _happens(draw: np.random.Generator, probability: float) -> bool:
+    """Draws nothing where it is certain, so that settings at their ends leave all other draws as they are."""
+    return probability >= 1 or (probability > 0 and draw.random() < probability)
 
 
 def _log_uniform(draw: np.random.Generator, ends: tuple[float, float]) -> float:

@@ -1,19 +1,21 @@
 """Named settings of training runs: TOML files in `dreamsr/presets`, or the user's own.
 
 A preset holds fields of `TrainConfig`, and besides them `description`, `extends` (a preset to start from) and
-`dream_power`, the p that `--dream` uses unless told another.
+`dream_power`, the p that `--dream` uses unless told another. In `presets/degradations` lie named tables for the
+degradation "photo", each with all fields of `PhotoConfig` that differ from its defaults.
 """
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from dreamsr.config import PhotoConfig
 from dreamsr.errors import ConfigError, UsageError
 
 Table = dict[str, Any]
@@ -34,6 +36,19 @@ class Preset:
 def preset_names() -> tuple[str, ...]:
     """The presets that come with dreamsr."""
     return tuple(sorted(p.name.removesuffix(".toml") for p in _folder().iterdir() if p.name.endswith(".toml")))
+
+
+@cache
+def degradation_names() -> tuple[str, ...]:
+    """The tables of the degradation "photo" that come with dreamsr."""
+    folder = _folder() / "degradations"
+    return tuple(sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml")))
+
+
+def load_degradation(name: str) -> Table:
+    """One of `degradation_names` as fields of `PhotoConfig`, all of them, so that none of an earlier table stays."""
+    own = tomllib.loads((_folder() / "degradations" / f"{name}.toml").read_text(encoding="utf-8"))
+    return merged(asdict(PhotoConfig()), own)
 
 
 def load_preset(name: str) -> Preset:

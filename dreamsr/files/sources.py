@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dreamsr.config import TrainConfig
 from dreamsr.errors import DataError, UsageError
+from dreamsr.files.fonts import found_fonts
 from dreamsr.files.pairs import CropPairs, PhotoPairs, smallest_side_px
 from dreamsr.files.photos import PhotoFile, StoredPhotos
 from dreamsr.files.picture import shown
@@ -57,21 +58,26 @@ def open_source(
     """
     room = cache_bytes // max(1, workers)
     if source.data is None:
+        if config.drawn_share:
+            raise UsageError(
+                f"drawn_share is {config.drawn_share:g}, but pictures are drawn only beside --data: pairs are used as "
+                "they are; set it to 0"
+            )
         assert source.hr is not None
         assert source.lr is not None
         return open_twins(
             source.hr, source.lr, config, exclude=source.exclude, cache_bytes=room, on_progress=on_progress
         )
-    need = smallest_side_px(config)
+    need, fonts = smallest_side_px(config), found_fonts() if config.drawn_share else ()
     if source.data.startswith(PREFIX):
         if source.exclude:
             raise UsageError(f"{shown(source.data)}: pictures cannot be left out of a stream by name")
-        return PhotoPairs(StreamedPhotos(source.data, min_side_px=need, cache_bytes=room), config)
+        return PhotoPairs(StreamedPhotos(source.data, min_side_px=need, cache_bytes=room), config, fonts)
     files = [file for file in find_photos(source.data) if file.name not in source.exclude]
     sound, refused = usable(files, min_side_px=need, on_progress=on_progress)
     if not sound:
         raise nothing_usable(shown(source.data), refused, min_side_px=need)
-    return PhotoPairs(StoredPhotos(sound, refused, min_side_px=need, cache_bytes=room), config)
+    return PhotoPairs(StoredPhotos(sound, refused, min_side_px=need, cache_bytes=room), config, fonts)
 
 
 def find_photos(data: str) -> list[PhotoFile]:

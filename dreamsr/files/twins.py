@@ -39,6 +39,7 @@ class TwinPairs:
     def __init__(self, twins: Sequence[Twin], refused: list[str], config: TrainConfig, *, cache_bytes: int = 0) -> None:
         self.twins = list(twins)
         self.refused = refused
+        self.fonts: tuple[str, ...] = ()
         self.config = config
         self._cache = PhotoCache(cache_bytes)
 

@@ -112,7 +112,12 @@ def _nobody(_notice: str) -> None:
 def _open(source: DataSource, config: TrainConfig, workers: int, hear: OnNotice) -> CropPairs:
     """The crops of a run; tells how many photos there are and which cannot be used. Raises DataError."""
     pairs = open_source(source, config, workers=workers)
-    hear(f"{len(pairs)} photos in {_name(source)}")
+    drawn = (
+        f", and drawn pictures for {config.drawn_share:.0%} of the crops ({len(pairs.fonts)} fonts)"
+        if pairs.fonts
+        else ""
+    )
+    hear(f"{len(pairs)} photos in {_name(source)}{drawn}")
     for reason in pairs.refused:
         hear(f"not used: {reason}")
     return pairs
@@ -141,6 +146,7 @@ def _facts(crew: Crew, pairs: CropPairs) -> dict[str, Any]:
         "python": platform.python_version(),
         "data": pairs.fingerprint(),
         "photos": len(pairs),
+        **({"fonts": list(pairs.fonts)} if pairs.fonts else {}),
         "device": str(crew.compute.device),
         "processes": crew.world,
     }

@@ -90,7 +90,10 @@ def test_degradations_by_name_and_by_table(tmp_path):
     config = resolved(**degradation_table(str(table)))
     assert config.degradation == "photo"
     assert config.photo.jpeg_quality == (80, 95)
-    with pytest.raises(UsageError, match="--degradation"):
+    everyday = resolved(**degradation_table("everyday"))
+    assert everyday.degradation == "photo"
+    assert everyday.photo.clean_share > 0
+    with pytest.raises(UsageError, match=r"--degradation.*bicubic, photo, everyday"):
         degradation_table("blurry")
 
 

@@ -1,14 +1,17 @@
 import math
 from dataclasses import replace
+from io import BytesIO
 
 import cv2
 import numpy as np
 import pytest
 from drawn import noise, scene
+from PIL import Image
 
 from dreamsr.config import PhotoConfig
 from dreamsr.errors import ConfigError
-from dreamsr.files.photo import blur_kernel, degrade_photo, sinc_kernel
+from dreamsr.files.photo import _blurred, _resized, blur_kernel, degrade_photo, sinc_kernel
+from dreamsr.files.window import shrunk_window
 
 QUIET = PhotoConfig(noise=(0, 0), jpeg_quality=(100, 100))
 NOTHING = replace(
@@ -20,6 +23,10 @@ def spot(size: int, top: float, left: float) -> np.ndarray:
     y, x = np.mgrid[0:size, 0:size]
     bright = 220 * np.exp(-((y - top) ** 2 + (x - left) ** 2) / (2 * 14**2))
     return np.repeat(np.rint(bright)[..., None], 3, axis=2).astype(np.uint8)
+
+
+def as_bytes(image: np.ndarray) -> np.ndarray:
+    return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
 def centre(image: np.ndarray) -> np.ndarray:
@@ -37,6 +44,33 @@ def test_the_same_seed_gives_the_same_bytes_and_another_others():
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
     np.testing.assert_array_equal(photo, before)
+
+
+def test_settings_of_everyday_pictures_draw_nothing_where_they_are_left_alone():
+    """The chain as it was before they came, step by step from the same draws."""
+    config, photo = PhotoConfig(second_probability=0, final_sinc_probability=0, noise_probability=0), scene(96, 96, 1)
+    for seed in range(12):
+        draw = np.random.default_rng(seed)
+        image = photo.astype(np.float32) / np.float32(255)
+        for which in draw.permutation(3):
+            if which == 0:
+                image = _blurred(draw, image, config, config.blur_px, config.blur_probability)
+            elif which == 1:
+                factor = math.exp(draw.uniform(*np.log(config.resize)))
+                image = _resized(draw, image, (round(96 * factor), round(96 * factor)))
+            else:
+                draw.random()  # noise, which does not come
+        draw.random()  # the second round, which does not come either
+        jpeg_first = draw.random() < 0.5
+        image = image if jpeg_first else _resized(draw, image, (24, 24))
+        _ = None if jpeg_first else draw.random()  # ringing, which does not come
+        quality, subsampling = int(draw.integers(30, 95, endpoint=True)), 0 if draw.random() < 0.3 else 2
+        file = BytesIO()
+        Image.fromarray(as_bytes(image)).save(file, "JPEG", quality=quality, subsampling=subsampling)
+        image = np.asarray(Image.open(file), np.float32) / np.float32(255)
+        image = _resized(draw, image, (24, 24)) if jpeg_first else image
+        low = degrade_photo(photo, scale=4, config=config, seed=seed)
+        np.testing.assert_array_equal(low, as_bytes(image))
 
 
 @pytest.mark.parametrize("threads", [1, 4])
@@ -150,6 +184,136 @@ def test_shot_noise_is_stronger_in_the_light():
     assert spread[1] > 2 * spread[0]
 
 
+EVERYDAY = {
+    "clean": {"clean_share": 1},
+    "light": {"light_share": 1},
+    "early": {"early_shrink_probability": 1, "jpeg_probability": 0},
+    "early, resized": {"early_shrink_probability": 1, "resize": (0.6, 1.2), "jpeg_quality": (90, 90)},
+    "jpeg 4:2:0": {"early_shrink_probability": 1, "jpeg_quality": (85, 95), "subsampling_probability": 1},
+    "double": {"early_shrink_probability": 1, "jpeg_quality": (85, 95), "double_jpeg_probability": 1},
+    "webp": {"early_shrink_probability": 1, "jpeg_quality": (85, 95), "webp_probability": 1},
+    "sharpened": {"early_shrink_probability": 1, "jpeg_probability": 0, "sharpen_probability": 1},
+}
+"""Each new step by itself, of settings at which the rest does nothing."""
+
+
+def moved_px(low: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """How far (down, right) `low` [h,w] lies from `wanted`: their difference fitted by its gradients and contrast."""
+    down, right = np.gradient(wanted)
+    known = np.stack([-down, -right, wanted - wanted.mean(), np.ones_like(wanted)], axis=-1)[4:-4, 4:-4]
+    return np.linalg.lstsq(known.reshape(-1, 4), (low - wanted)[4:-4, 4:-4].ravel(), rcond=None)[0][:2]
+
+
+def test_a_move_is_measured():
+    def waves(down: float, right: float) -> np.ndarray:
+        return np.add.outer(np.sin((np.arange(48) - down) / 5), np.sin((np.arange(48) - right) / 8))
+
+    np.testing.assert_allclose(moved_px(1.1 * waves(0.2, -0.1), waves(0, 0)), [0.22, -0.11], atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("change", EVERYDAY.values(), ids=EVERYDAY)
+def test_no_step_moves_luma_or_colour_by_a_fiftieth_of_a_pixel(change):
+    """Against MATLAB's bicubic, over many pictures, since JPEG's rounding moves each a little, to any side."""
+    config, weights = replace(NOTHING, **change), ([0.3, 0.6, 0.1], [1, 0, -1])
+    moved = []
+    for seed in range(60):
+        large = scene(256, 256, seed)
+        wanted = shrunk_window(large, 4, top=0, left=0, height=64, width=64).astype(float)
+        low = degrade_photo(large, scale=4, config=config, seed=seed).astype(float)
+        moved.append([moved_px(low @ weight, wanted @ weight) for weight in weights])
+    assert np.abs(np.mean(moved, axis=0)).max() < 0.02
+
+
+def test_clean_crops_are_matlab_s_bicubic_and_light_ones_near_it():
+    photo = scene(96, 96, 2)
+    bicubic = shrunk_window(photo, 4, top=0, left=0, height=24, width=24).astype(float)
+    clean, light = (replace(PhotoConfig(), **{share: 1.0}) for share in ("clean_share", "light_share"))
+    for seed in range(4):
+        np.testing.assert_array_equal(degrade_photo(photo, scale=4, config=clean, seed=seed), bicubic)
+        error = np.abs(degrade_photo(photo, scale=4, config=light, seed=seed) - bicubic).mean()
+        assert 0 < error < 20  # colour at half its size, of a picture finer than most
+    mixed = replace(PhotoConfig(), clean_share=0.3, light_share=0.2)
+    lows = [degrade_photo(photo, scale=4, config=mixed, seed=seed) for seed in range(200)]
+    assert np.mean([(low == bicubic).all() for low in lows]) == pytest.approx(0.3, abs=0.1)
+
+
+def test_without_jpeg_nothing_is_left_of_a_mild_chain_but_the_shrinking():
+    flat = np.full((64, 64, 3), [200, 40, 90], np.uint8)
+    low = degrade_photo(noise(64, 64), scale=4, config=replace(NOTHING, jpeg_probability=0), seed=1)
+    assert low.std() > 5
+    np.testing.assert_array_equal(
+        degrade_photo(flat, scale=4, config=replace(NOTHING, jpeg_probability=0), seed=1), flat[:16, :16]
+    )
+
+
+def test_a_second_jpeg_leaves_steps_on_a_second_grid():
+    """The steps between neighbouring columns are largest at the borders of the first grid; a second adds another."""
+    photo = scene(256, 256, 4)
+    config = replace(NOTHING, jpeg_quality=(8, 8), subsampling_probability=0)
+
+    def at_borders(config):
+        shares = []
+        for seed in range(12):
+            low = degrade_photo(photo, scale=1, config=config, seed=seed).astype(float).mean(axis=2)
+            steps = np.abs(np.diff(low, axis=1)).mean(axis=0)
+            by_place = [steps[place::8].mean() for place in range(8)]
+            shares.append(by_place[7] / np.mean(by_place))
+        return np.mean(shares)
+
+    assert at_borders(config) > 1.15
+    assert at_borders(replace(config, double_jpeg_probability=1)) < 0.95 * at_borders(config)
+
+
+def test_sharpening_raises_contrast_at_edges():
+    large = np.full((64, 64, 3), 80, np.uint8)
+    large[:, 32:] = 160
+    config = replace(NOTHING, jpeg_probability=0, early_shrink_probability=1)
+    plain, sharp = (
+        degrade_photo(large, scale=2, config=replace(config, sharpen_probability=p, sharpen=(1, 1)), seed=3)
+        for p in (0, 1)
+    )
+    assert np.ptp(sharp.astype(int)) > np.ptp(plain.astype(int)) + 10
+    assert sharp[:, :8].mean() == pytest.approx(80, abs=1)
+
+
+def test_less_colour_is_kept_at_half_its_size():
+    stripes = np.full((64, 64, 3), [200, 60, 60], np.uint8)
+    stripes[:, ::2] = [60, 110, 200]
+    config = replace(NOTHING, jpeg_quality=(95, 95))
+    full, half, webp = (
+        degrade_photo(stripes, scale=1, config=replace(config, **change), seed=0).astype(float)
+        for change in ({"subsampling_probability": 0}, {"subsampling_probability": 1}, {"webp_probability": 1})
+    )
+    spread = [(low[..., 0] - low[..., 2]).std() for low in (full, half, webp)]
+    assert spread[0] > 3 * max(spread[1:])
+
+
+def test_camera_noise_is_coarser_in_colour_and_stronger_in_shadows():
+    config = replace(
+        NOTHING, jpeg_probability=0, noise=(8, 8), noise_probability=1, camera_noise_probability=1, chroma_noise=(1, 1)
+    )
+    dark, light = (
+        [
+            degrade_photo(np.full((96, 96, 3), level, np.uint8), scale=1, config=config, seed=s).astype(float)
+            for s in range(6)
+        ]
+        for level in (50, 200)
+    )
+    luma = np.mean([low.mean(axis=2).std() for low in light])
+    assert np.mean([low.mean(axis=2).std() for low in dark]) > 1.3 * luma
+    assert luma == pytest.approx(8 * (1.3 - 0.65 * 200 / 255), rel=0.1)
+
+    def alike(values):
+        """The correlation of neighbours."""
+        return np.corrcoef(values[:, 1:].ravel(), values[:, :-1].ravel())[0, 1]
+
+    assert abs(np.mean([alike(low.mean(axis=2)) for low in light])) < 0.05
+    assert np.mean([alike(low[..., 0] - low[..., 2]) for low in light]) > 0.3
+    quiet = replace(config, chroma_noise=(0, 0))
+    low = degrade_photo(np.full((96, 96, 3), 128, np.uint8), scale=1, config=quiet, seed=1)
+    assert np.ptp(low.astype(int), axis=2).max() <= 1
+
+
 @pytest.mark.parametrize("shape", [{}, {"beta": 0.6}, {"beta": 1.5, "plateau": True}], ids=str)
 @pytest.mark.parametrize("sigmas", [(0.0, 0.0), (2.0, 2.0), (4.0, 1.0)])
 def test_kernels_keep_brightness_and_place(sigmas, shape):
@@ -187,6 +351,11 @@ def test_the_sinc_kernel_passes_low_frequencies_and_stops_high_ones():
         {"second_blur_probability": -0.1},
         {"jpeg_quality": (0, 50)},
         {"noise": (0, 300)},
+        {"clean_share": 1.1},
+        {"clean_share": 0.6, "light_share": 0.6},
+        {"webp_probability": 2.0},
+        {"sharpen": (2.0, 1.0)},
+        {"chroma_noise": (-1.0, 1.0)},
     ],
 )
 def test_impossible_settings_are_refused_by_name(change):

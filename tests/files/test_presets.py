@@ -1,11 +1,19 @@
 import math
+from dataclasses import fields
 
 import pytest
 
-from dreamsr.config import TrainConfig, from_mapping
+from dreamsr.config import PhotoConfig, TrainConfig, from_mapping
 from dreamsr.core.backbones import BACKBONES
 from dreamsr.errors import ConfigError, UsageError
-from dreamsr.files.presets import load_preset, merged, parse_settings, preset_names
+from dreamsr.files.presets import (
+    degradation_names,
+    load_degradation,
+    load_preset,
+    merged,
+    parse_settings,
+    preset_names,
+)
 
 PAPERS = ("refiner-x4", "sr3-face-8x", "sr3-64-512", "sr3-x4", "idm-face-8x", "idm-continuous", "resshift-x4")
 
@@ -26,6 +34,15 @@ def test_every_system_has_a_preset_and_a_tiny_one():
     assert set(PAPERS) <= set(names)
     tiny = {name.split("-")[0] for name in names if name.endswith("-tiny")}
     assert tiny == set(BACKBONES)
+
+
+@pytest.mark.parametrize("name", degradation_names())
+def test_every_named_degradation_is_whole_so_that_no_earlier_table_shines_through(name):
+    table = load_degradation(name)
+    assert set(table) == {one.name for one in fields(PhotoConfig)}
+    config = from_mapping(PhotoConfig, table, source=name)
+    assert config != PhotoConfig()
+    assert 0.25 <= config.clean_share + config.light_share <= 0.4
 
 
 def test_a_preset_extends_another_table_by_table():

@@ -335,6 +335,15 @@ def test_a_folder_that_cannot_be_made_is_named(data, tmp_path):
         run(TINY, data, tmp_path / "file" / "run")
 
 
+def test_drawn_pictures_are_told_and_their_fonts_kept(data, tmp_path):
+    heard, out = [], tmp_path / "run"
+    run(replace(TINY, max_steps=1, drawn_share=0.25), data, out, on_notice=heard.append)
+    kept = json.loads((out / "config.json").read_text())
+    assert kept["train"]["drawn_share"] == 0.25
+    assert "Pillow" in kept["fonts"]
+    assert heard[0].endswith(f", and drawn pictures for 25% of the crops ({len(kept['fonts'])} fonts)")
+
+
 def test_what_cannot_be_used_is_told_and_bad_data_met_later_ends_the_run_in_one_line(tmp_path, monkeypatch):
     source = draw_pictures(tmp_path / "data")
     (tmp_path / "data" / "bad.png").write_bytes(b"no picture")
