@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 import dreamsr
-from dreamsr.config import TrainConfig, to_mapping
+from dreamsr.config import Stage, TrainConfig, to_mapping
 from dreamsr.core.backbones import build_denoiser
 from dreamsr.core.denoiser import evaluating
 from dreamsr.errors import DataError, DeviceError, TrainingError
@@ -51,7 +51,7 @@ class Progress:
     """One optimizer step as told to the caller: step counts from 1; losses and speed are those of all processes.
 
     seconds_left: at the speed of the latest steps. peak_memory_mb: of the GPU, or of this process; 0 if unknown.
-    skipped: updates left out so far because a loss was not finite.
+    skipped: updates left out so far because a loss was not finite. parts: in finishing, the unweighted losses by name.
     """
 
     step: int
@@ -63,6 +63,8 @@ class Progress:
     seconds_left: float
     peak_memory_mb: float
     skipped: int
+    stage: Stage = "plain"
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 OnProgress = Callable[[Progress], None]
@@ -245,7 +247,8 @@ class Session:
         memory = peak_memory_mb(self.crew.compute.device)
         left = watch.seconds_left(run.step)
         rate, losses = result.learning_rate, (result.loss, result.base_loss)
-        progress = Progress(run.step, config.max_steps, *losses, rate, speed, left, memory, run.skipped)
+        stage = (result.stage, result.parts)
+        progress = Progress(run.step, config.max_steps, *losses, rate, speed, left, memory, run.skipped, *stage)
         if self.log is not None:
             self.log.step(progress)
         if watch.is_due and run.step < config.max_steps:
