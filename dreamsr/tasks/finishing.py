@@ -41,7 +41,8 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 """(guess, truth), both [B,3,H,W] in [-1,1] -> [B]; its gradient goes to the guess."""
 
 
-class Draw(NamedTuple):
+@dataclass(frozen=True)
+class Draw:
     """What one optimizer step does: guess at step `index` of a rollout of `steps`, compared from pixel `shift` on."""
 
     steps: int
@@ -141,16 +142,20 @@ class FinishState:
     def begin(self, net: nn.Module) -> None:
         """The stage begins with `net`: its encoder is the one to compare and judge with."""
         if self.encoder is not None:
-            self.encoder.load_state_dict(net.encoder.state_dict())  # type: ignore[union-attr]
+            self.encoder.load_state_dict(net.get_submodule("encoder").state_dict())
 
 
 def prepare(config: TrainConfig, net: nn.Module, compute: Compute) -> FinishState:
     """The stage's parts, before the run's first step, so that what is missing is told then. Raises UsageError."""
     finish = config.finish
-    encoder = copy.deepcopy(net.encoder).requires_grad_(False).eval() if finish.needs_encoder else None  # type: ignore[operator]
+    encoder: nn.Module | None = None
+    if finish.needs_encoder:
+        encoder = copy.deepcopy(net.get_submodule("encoder")).requires_grad_(False).eval()
 
     def encode(images: Tensor) -> Tensor:
-        features: Tensor = encoder(images)  # type: ignore[misc]
+        if encoder is None:
+            raise ValueError("this stage has no encoder to look through")
+        features: Tensor = encoder(images)
         return features
 
     distance: Distance | None = None

@@ -82,6 +82,7 @@ def train(
     workers: int = 0,
     valid: Path | None = None,
     start_from: Mapping[str, Tensor] | None = None,
+    origin: Mapping[str, Any] | None = None,
     on_progress: OnProgress | None = None,
     on_notice: OnNotice | None = None,
     on_validation: OnValidation | None = None,
@@ -89,7 +90,8 @@ def train(
     """Train until `config.max_steps` and return the weights file, `out/model.safetensors` (the average's).
 
     workers: processes that prepare crops beside the one that trains; the result does not depend on them. valid: a
-    folder of pictures to measure on. start_from: a state to begin with (fine-tuning).
+    folder of pictures to measure on. start_from: a state to begin with, of which `origin` is told in
+    config.json and in the weights' headers; a resumed run keeps its own.
     SIGTERM and ctrl-C save and end the process with 143 and 130; `resume` goes on from there.
     Raises DataError for unusable data, OutputError where `out` holds a run that is not to be resumed, ConfigError for
     settings that do not go together, DeviceError where memory is short, TrainingError if losses stay non-finite.
@@ -101,7 +103,9 @@ def train(
         _require_agreement(crew, config, pairs)
         crew.together(lambda: require_room_for_state(config.model, crew.compute.device))
         run = crew.together(lambda: begin(config, crew.compute, start_from))
-        session = Session(config, crew, run, out, _facts(crew, pairs), hear, on_progress, on_validation)
+        begun_with = crew.share(crew.lead(lambda: checkpoints.kept_origin(out))) if resume else origin
+        facts = {**_facts(crew, pairs), **(begun_with or {})}
+        session = Session(config, crew, run, out, facts, hear, on_progress, on_validation)
         session.open(valid, source, pairs, resume=resume)
         session.work(Batches(pairs, config, rank=crew.rank, world=crew.world), workers)
     return out / FILE_NAME

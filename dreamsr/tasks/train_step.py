@@ -105,13 +105,12 @@ class Stepper:
         self.config = config
         self.crew = crew
         self.loader = loader
-        self._enter(config.stage(run.step))
+        self._averaged = self._average(config.stage(run.step))
 
-    def _enter(self, stage: Stage) -> None:
-        """Average the losses of `stage` over the processes from now on."""
-        self._averaged: nn.Module | None = None  # only one may listen to the parameters
+    def _average(self, stage: Stage) -> nn.Module:
+        """The losses of `stage`, averaged over the processes from now on."""
         # In the base phase a part of the net is not used, which averaging must know and pays for.
-        self._averaged = self.crew.averaging(losses_of(self.run, self.config, stage), some_unused=stage == "base")
+        return self.crew.averaging(losses_of(self.run, self.config, stage), some_unused=stage == "base")
 
     def advance(self, stop: Callable[[], bool]) -> StepResult:
         """One optimizer step, or none where loss or gradient is not finite; `run` counts either.
@@ -123,7 +122,8 @@ class Stepper:
         if stage == "finish" and run.step == config.finish_start:
             run.begin_finishing(config.finish.learning_rate)
         if run.step in (config.base_steps, config.finish_start):
-            self._enter(stage)
+            del self._averaged  # only one may listen to the parameters
+            self._averaged = self._average(stage)
         rate = self._prepare()
         losses = [self._backward(run.step * config.accumulate + a) for a in range(config.accumulate)]
         means = {name: sum(one[name] for one in losses) / config.accumulate for name in losses[0]}
