@@ -18,6 +18,7 @@ from dreamsr.cli.train import (
     Device,
     Dream,
     Every,
+    Finish,
     Large,
     Out,
     Power,
@@ -54,6 +55,7 @@ def finetune(
     dream: Dream = None,
     dream_power: Power = None,
     dream_start: Start = None,
+    finish: Finish = None,
     out: Out = None,
     max_steps: Steps = None,
     batch_size: Batch = None,
@@ -71,12 +73,13 @@ def finetune(
     2,000 steps with DREAM at a low rate unless told otherwise: enough for 10 to 500 pictures. Some of them are held
     out, and measured before and after. Leaves OUT/model.safetensors, which `dreamsr upscale --weights OUT` takes.
     """
-    from dreamsr.cli.train_config import altered, data_source, degradation_table, name_of
+    from dreamsr.cli.train_config import altered, data_source, degradation_table, finish_table, name_of
     from dreamsr.tasks.finetune import FINETUNE
     from dreamsr.tasks.finetune import finetune as finetune_task
 
     options = {
         **degradation_table(degradation),
+        **finish_table(finish),
         "crop_low_px": crop_low_px,
         "max_steps": max_steps,
         "batch_size": batch_size,

@@ -13,6 +13,7 @@ from dreamsr.cli.train_show import train_view
 if TYPE_CHECKING:
     from dreamsr.config import TrainConfig
     from dreamsr.files.sources import DataSource
+    from dreamsr.tasks.start import Start as Beginning
 
 DATA, DREAM, RUN, MACHINE = "Data", "DREAM", "Run", "Machine"
 
@@ -54,6 +55,13 @@ Power = Annotated[
 Start = Annotated[
     int | None,
     typer.Option(help="Step from which DREAM is used; before it the estimate is still poor.", rich_help_panel=DREAM),
+]
+Finish = Annotated[
+    int | None,
+    typer.Option(
+        help="Last steps, which finish the net on its own rollouts against a discriminator; --set finish.… shapes them.",
+        rich_help_panel=RUN,
+    ),
 ]
 Out = Annotated[
     Path | None,
@@ -100,10 +108,19 @@ def train(
             help="What to train: sr3-x4, idm-continuous, resshift-x4, ...; or a .toml file.", rich_help_panel=RUN
         ),
     ] = "refiner-x4",
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Begin with these: a name, a file, a run or a Hub reference. The net is theirs, not the preset's.",
+            show_default=False,
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     settings: Settings = None,
     dream: Dream = None,
     dream_power: Power = None,
     dream_start: Start = None,
+    finish: Finish = None,
     out: Out = None,
     max_steps: Steps = None,
     base_steps: Annotated[
@@ -132,10 +149,12 @@ def train(
     Leaves OUT/model.safetensors, which `dreamsr upscale --weights OUT` takes. Unless told otherwise, everything is as
     the preset says. Stopped by ctrl-C or SIGTERM, a run goes on with --resume.
     """
-    from dreamsr.cli.train_config import data_source, degradation_table, name_of, resolve
+    from dreamsr.cli.train_config import data_source, degradation_table, finish_table, name_of, resolve
+    from dreamsr.tasks.start import load_start
 
     options = {
         **degradation_table(degradation),
+        **finish_table(finish),
         "crop_low_px": crop_low_px,
         "max_steps": max_steps,
         "base_steps": base_steps,
@@ -148,13 +167,14 @@ def train(
         "precision": precision,
     }
     asked = {"enabled": dream, "power": dream_power, "start": dream_start}
-    config = resolve(preset, settings or (), options, asked)
+    start = None if weights is None else load_start(weights, on_notice=console.note)
+    config = resolve(preset, settings or (), options, asked, model=None if start is None else start.model)
     if dry_run:
         _try(config, device)
         return
     source = data_source(data, hr, lr)
     place = out or Path("runs") / name_of(source)
-    _run(config, source, place, val, device=device, resume=resume, workers=workers)
+    _run(config, source, place, val, start, device=device, resume=resume, workers=workers)
 
 
 def _try(config: TrainConfig, device: str) -> None:
@@ -176,6 +196,7 @@ def _run(
     source: DataSource,
     out: Path,
     val: Path | None,
+    start: Beginning | None,
     *,
     device: str,
     resume: bool,
@@ -192,6 +213,8 @@ def _run(
             resume=resume,
             workers=workers,
             valid=val,
+            start_from=None if start is None else start.state,
+            origin=None if start is None else start.origin,
             on_progress=view.step,
             on_notice=console.note,
             on_validation=view.validation,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dreamsr.config import TrainConfig, from_mapping, to_mapping
+from dreamsr.config import ModelConfig, TrainConfig, from_mapping, to_mapping
 from dreamsr.errors import UsageError
 from dreamsr.files.presets import (
     Preset,
@@ -24,17 +24,28 @@ from dreamsr.files.sources import DataSource
 DEGRADATIONS = ("bicubic", "photo")
 
 
-def resolve(name: str, settings: Sequence[str], options: Mapping[str, Any], dream: Mapping[str, Any]) -> TrainConfig:
+def resolve(
+    name: str,
+    settings: Sequence[str],
+    options: Mapping[str, Any],
+    dream: Mapping[str, Any],
+    *,
+    model: ModelConfig | None = None,
+) -> TrainConfig:
     """Preset `name`, then `--set`, then the options that were given (those not None), then DREAM's.
 
-    `dream` holds enabled, power and start as given on the command line, None where not given. Raises UsageError and
-    ConfigError.
+    `dream` holds enabled, power and start as given on the command line, None where not given. `model` is that of
+    weights to begin with, which stands above the preset's. Raises UsageError, also where `--set` contradicts `model`,
+    and ConfigError.
     """
     preset = load_preset(name)
     own = parse_settings(settings)
     given = {key: value for key, value in options.items() if value is not None}
     values = merged(merged(preset.values, own), given)
-    _scale_base_steps(values, preset, {**own, **given})
+    if model is not None:
+        _require_same_model(model, own.get("model", {}))
+        values["model"] = to_mapping(model)
+    _scale_stages(values, preset, merged(own, given))
     values = merged(values, dream_table(values, preset.dream_power, dream))
     return from_mapping(TrainConfig, values, source=f"--preset {name}")
 
@@ -94,8 +105,27 @@ def name_of(source: DataSource) -> str:
     return Path(text.removeprefix("hub:").split(":")[0]).resolve().name.split(".")[0] or "run"
 
 
-def _scale_base_steps(values: Table, preset: Preset, given: Mapping[str, Any]) -> None:
-    """A shorter or longer run keeps the preset's share of steps for the base."""
-    base, whole = preset.values.get("base_steps", 0), preset.values.get("max_steps")
-    if base and whole and "base_steps" not in given and isinstance(values.get("max_steps"), int):
-        values["base_steps"] = base * values["max_steps"] // whole
+def finish_table(steps: int | None) -> Table:
+    """What `--finish` asks for; empty where it was not given."""
+    return {} if steps is None else {"finish": {"steps": steps}}
+
+
+def _require_same_model(model: ModelConfig, asked: Mapping[str, Any]) -> None:
+    """Raise UsageError where `--set model.…` says something else than the weights to begin with."""
+    old = to_mapping(model)
+    new = to_mapping(from_mapping(ModelConfig, merged(old, asked), source="--set"))
+    for key in asked:
+        if old.get(key) != new.get(key):
+            raise UsageError(f"--set model.{key} is {new.get(key)!r}, but --weights has {old.get(key)!r}; leave it out")
+
+
+def _scale_stages(values: Table, preset: Preset, given: Mapping[str, Any]) -> None:
+    """A shorter or longer run keeps the preset's share of steps for the base and for finishing."""
+    whole, now = preset.values.get("max_steps"), values.get("max_steps")
+    if not whole or not isinstance(now, int):
+        return
+    base, finish = preset.values.get("base_steps", 0), preset.values.get("finish", {}).get("steps", 0)
+    if base and "base_steps" not in given:
+        values["base_steps"] = base * now // whole
+    if finish and "steps" not in given.get("finish", {}):
+        values["finish"] = {**values["finish"], "steps": finish * now // whole}

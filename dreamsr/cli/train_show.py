@@ -61,9 +61,11 @@ def train_view() -> Iterator[TrainView]:
 
 
 def in_words(now: Progress) -> str:
-    """Loss, rate, speed and memory of one step."""
+    """Stage, losses, rate, speed and memory of one step."""
     memory = f", {now.peak_memory_mb / 1024:.1f} GB" if now.peak_memory_mb else ""
-    return f"loss {now.loss:.4f}, rate {now.learning_rate:.1e}, {now.images_per_second:.1f} images/s{memory}"
+    parts = ", ".join(f"{name} {value:.4f}" for name, value in now.parts.items())
+    losses = f"loss {now.loss:.4f}" + (f" ({parts})" if parts else "")
+    return f"{now.stage}: {losses}, rate {now.learning_rate:.1e}, {now.images_per_second:.1f} images/s{memory}"
 
 
 def duration(seconds: float) -> str:

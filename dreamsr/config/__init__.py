@@ -14,10 +14,11 @@ from dreamsr.config.model import (
     ResShiftConfig,
     SR3Config,
 )
-from dreamsr.config.training import DreamConfig, PhotoConfig, TrainConfig
+from dreamsr.config.training import DreamConfig, FinishConfig, PhotoConfig, Stage, TrainConfig
 
 __all__ = [
     "DreamConfig",
+    "FinishConfig",
     "IDMConfig",
     "ModelConfig",
     "PhotoConfig",
@@ -26,6 +27,7 @@ __all__ = [
     "RefinerConfig",
     "ResShiftConfig",
     "SR3Config",
+    "Stage",
     "TrainConfig",
     "from_mapping",
     "to_mapping",

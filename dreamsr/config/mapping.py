@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dreamsr.config.model import IDMConfig, ModelConfig, ProcessConfig, RefinerConfig, ResShiftConfig, SR3Config
-from dreamsr.config.training import DreamConfig, PhotoConfig, TrainConfig
+from dreamsr.config.training import DreamConfig, FinishConfig, PhotoConfig, TrainConfig
 from dreamsr.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -80,4 +80,4 @@ def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
 
 _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
 _BACKBONES = (RefinerConfig, SR3Config, IDMConfig, ResShiftConfig)
-_TABLES = (*_BACKBONES, ProcessConfig, ModelConfig, DreamConfig, PhotoConfig, TrainConfig)
+_TABLES = (*_BACKBONES, ProcessConfig, ModelConfig, DreamConfig, FinishConfig, PhotoConfig, TrainConfig)

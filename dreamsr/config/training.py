@@ -30,6 +30,65 @@ class DreamConfig:
 
 
 @dataclass(frozen=True)
+class FinishConfig:
+    """The finishing stage: the net learns on its own rollouts, against a discriminator.
+
+    steps: how many optimizer steps, the last of `max_steps`, are finishing steps; 0 for none.
+    rollout_steps: numbers of sampler steps, one of which is drawn for every optimizer step.
+    earlier_share: how often an earlier step than the rollout's last is the one that learns.
+    learning_rate, discriminator_learning_rate: highest rates of net and discriminator, constant until a last fall.
+    warmup_steps: optimizer steps until these rates are reached.
+    l1, feature, adversarial: weights of the guess's three losses; the base has its own, of weight 1, as always. Without
+        `adversarial` there is no discriminator.
+    features: what the feature loss compares: "alex" is LPIPS v0.1 with AlexNet (needs dreamsr[lpips]), "encoder" the
+        refiner's own encoder as it is when finishing begins, "none" leaves the loss out.
+    discriminator: what is judged: "pixels" beside their difference from y, or "features" of the refiner's own encoder.
+    discriminator_channels: width of the discriminator's first layer.
+    """
+
+    steps: int = 0
+    rollout_steps: tuple[int, ...] = (1, 2, 4)
+    earlier_share: float = 0.5
+    learning_rate: float = 1e-4
+    discriminator_learning_rate: float = 2e-4
+    warmup_steps: int = 100
+    l1: float = 2.0
+    feature: float = 0.5
+    adversarial: float = 0.003
+    features: Literal["none", "alex", "encoder"] = "alex"
+    discriminator: Literal["pixels", "features"] = "pixels"
+    discriminator_channels: int = 48
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 0, "finish.steps", self.steps, "0 or more")
+        rollouts_fit = bool(self.rollout_steps) and all(steps >= 1 for steps in self.rollout_steps)
+        require(rollouts_fit, "finish.rollout_steps", self.rollout_steps, "numbers from 1 up, at least one")
+        require(0 <= self.earlier_share <= 1, "finish.earlier_share", self.earlier_share, "in [0, 1]")
+        for name in ("learning_rate", "discriminator_learning_rate"):
+            rate = getattr(self, name)
+            require(0 < rate < math.inf, f"finish.{name}", rate, "above 0 and finite")
+        require(self.warmup_steps >= 0, "finish.warmup_steps", self.warmup_steps, "0 or more")
+        for name in ("l1", "feature", "adversarial"):
+            weight = getattr(self, name)
+            require(0 <= weight < math.inf, f"finish.{name}", weight, "0 or more and finite")
+        width = self.discriminator_channels
+        require(1 <= width <= 1024, "finish.discriminator_channels", width, "1..1024")
+
+    @property
+    def compares_features(self) -> bool:
+        return self.feature > 0 and self.features != "none"
+
+    @property
+    def needs_encoder(self) -> bool:
+        """Whether loss or discriminator look through the refiner's own encoder."""
+        judged = self.adversarial > 0 and self.discriminator == "features"
+        return judged or (self.compares_features and self.features == "encoder")
+
+
+Stage = Literal["base", "plain", "dream", "finish"]
+
+
+@dataclass(frozen=True)
 class PhotoConfig:
     """The degradation "photo": what happens to pictures on their way through cameras, phones and the web.
 
@@ -113,10 +172,13 @@ class TrainConfig:
     `continuous_time` the noise level is drawn between whole times, as SR3 does. `valid_steps` are the numbers of
     denoising steps that every validation tries, `default_steps` what the weights recommend for use. `drawn_share` is
     the share of crops that are cut from drawn pictures (text, screens, line art, pixel art) in place of photos.
+
+    The first `base_steps` train the base alone, the last `finish.steps` finish the net on its own rollouts.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
     dream: DreamConfig = field(default_factory=lambda: DreamConfig(power=math.inf))
+    finish: FinishConfig = field(default_factory=FinishConfig)
     degradation: Literal["bicubic", "photo"] = "bicubic"
     photo: PhotoConfig = field(default_factory=PhotoConfig)
     drawn_share: float = 0.0
@@ -167,6 +229,34 @@ class TrainConfig:
         require(self.seed >= 0, "seed", self.seed, "0 or more")
         require(self.default_steps >= 1, "default_steps", self.default_steps, "1 or more")
         require(self.save_every >= 1, "save_every", self.save_every, "1 or more")
+        if self.finish.steps > 0:
+            self._require_room_to_finish()
+
+    def _require_room_to_finish(self) -> None:
+        finish, most = self.finish, self.model.process.timesteps
+        left = self.max_steps - self.base_steps
+        possible = f"at most max_steps - base_steps, here {self.max_steps} - {self.base_steps}"
+        require(finish.steps <= left, "finish.steps", finish.steps, possible)
+        rollouts = finish.rollout_steps
+        require(all(steps <= most for steps in rollouts), "finish.rollout_steps", rollouts, f"numbers in 1..{most}")
+        if finish.needs_encoder:
+            backbone = self.model.backbone
+            possible = "refiner where finish.features is encoder or finish.discriminator is features"
+            require(backbone == "refiner", "model.backbone", backbone, possible)
+
+    @property
+    def finish_start(self) -> int:
+        """The optimizer step, counted from 0, with which finishing begins; `max_steps` where there is none."""
+        return self.max_steps - self.finish.steps
+
+    def stage(self, step: int) -> Stage:
+        """What optimizer step `step`, counted from 0, trains: the base alone, the denoiser with DREAM or plainly, or
+        its own rollouts."""
+        if step < self.base_steps:
+            return "base"
+        if self.finish.steps > 0 and step >= self.finish_start:
+            return "finish"
+        return "dream" if self.dream.enabled and step >= self.dream.start else "plain"
 
     @property
     def usual_steps(self) -> int:

@@ -44,18 +44,20 @@ def sample(
     stochasticity: float = 0.0,
     order: Literal[1, 2] = 1,
     clip: bool = True,
+    until: int | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """x0 [B,3,H,W] by exactly `steps` calls of the net, at falling times evenly spaced from T.
 
     `noise` is asked for the start, and for every later step only if `stochasticity` is above 0. `clip` keeps
     each estimate in [-1,1], as SR3 and DDPM do. `on_step` hears the number of finished steps and that step's x0_hat.
+    With `until` only the first so many of the steps are taken, and what comes back is the x_t that the next would see.
     """
     y, process = condition.y, denoiser.process
     times = spaced_times(process.timesteps, steps)
     x = start(denoiser, y, noise(0))
     previous: Tensor | None = None
-    for i in range(steps):
+    for i in range(steps if until is None else until):
         t, s = (times[j].expand(len(y)) for j in (i, i + 1))
         x0_hat = denoiser(x, condition, t)
         x0_hat = x0_hat.clamp(-1, 1) if clip else x0_hat

@@ -26,6 +26,7 @@ from dreamsr.errors import OutputError, TrainingError
 from dreamsr.files.atomic import remove_stale_temps, write_bytes_atomically
 from dreamsr.files.picture import shown
 from dreamsr.files.weights import FILE_NAME, save_weights
+from dreamsr.tasks.start import ORIGIN
 from dreamsr.tasks.train_state import Run
 
 FOLDER = "checkpoints"
@@ -58,7 +59,8 @@ def check_folder(out: Path, config: TrainConfig, *, resume: bool, world: int) ->
     if resume:
         kept = _kept_config(out)
         before = from_mapping(TrainConfig, kept["train"], source=str(out / CONFIG))
-        changed = _changes(before, int(kept.get("processes", 1)), config, world)
+        step = _step_of(checkpoints(out)[0])
+        changed = _changes(before, int(kept.get("processes", 1)), config, world, step=step)
         if changed:
             raise OutputError(f"{out}: the run to resume was started with other settings ({', '.join(changed)})")
 
@@ -74,17 +76,24 @@ def _kept_config(out: Path) -> dict[str, Any]:
     raise OutputError(f"{out / CONFIG}: cannot be read ({reason}), so the run cannot be resumed")
 
 
-def _changes(before: TrainConfig, world_before: int, now: TrainConfig, world: int) -> list[str]:
+def kept_origin(out: Path) -> dict[str, Any]:
+    """What the run in `out` said of the weights that it began with; empty if it began with none."""
+    kept = _kept_config(out)
+    return {ORIGIN: kept[ORIGIN]} if ORIGIN in kept else {}
+
+
+def _changes(before: TrainConfig, world_before: int, now: TrainConfig, world: int, *, step: int) -> list[str]:
     """The settings that differ and matter: "name: old -> new".
 
     The crops of a step may be divided otherwise into batches and processes. At a constant rate a run may be made
-    longer; a cosine is drawn for one length.
+    longer and be finished otherwise, until finishing begins; a cosine is drawn for one length.
     """
     old, new = to_mapping(before), to_mapping(now)
     divided = before.batch_size * before.accumulate * world_before == now.batch_size * now.accumulate * world
     free = {"batch_size", "accumulate"} if divided else set()
-    if now.rate_schedule == "constant":
-        free.add("max_steps")
+    finishes = any(one.finish.steps > 0 and step > one.finish_start for one in (before, now))
+    if now.rate_schedule == "constant" and not finishes:
+        free |= {"max_steps", "finish"}
     changed = [f"{key}: {old[key]} -> {new[key]}" for key in old if key not in free and old[key] != new[key]]
     if not divided and not changed:
         changed.append(f"processes: {world_before} -> {world}")

@@ -9,22 +9,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from dreamsr.config import DreamConfig, TrainConfig
 from dreamsr.errors import OutputError, UsageError
 from dreamsr.files.atomic import write_bytes_atomically
-from dreamsr.files.hub import describe_weights, file_sha256
+from dreamsr.files.hub import file_sha256
 from dreamsr.files.images import Picture, encode_picture
 from dreamsr.files.picture import shown
 from dreamsr.files.sources import DataSource
-from dreamsr.files.weights import FILE_NAME, load_weights, save_weights
+from dreamsr.files.weights import FILE_NAME
 from dreamsr.tasks.bench_environment import environment
-from dreamsr.tasks.checkpoints import BEST
 from dreamsr.tasks.holdout import SHARE, HeldOut, hold_out
 from dreamsr.tasks.ranks import is_alone
 from dreamsr.tasks.sample_grid import Column, blown_up, sample_grid
 from dreamsr.tasks.sanity import sanity_picture
+from dreamsr.tasks.start import origin
 from dreamsr.tasks.train import OnNotice, OnProgress, OnValidation, train
 from dreamsr.tasks.upscale import Upscaler
 from dreamsr.tasks.validation import MAX_LOW_PX, Example, Images, Validator, ValidRow, counted, degraded_example
@@ -105,9 +103,9 @@ def finetune(
     """Train `weights` on, on all of `source` but a `share` of its pictures; measure before and after.
 
     `config.model` and `config.default_steps` count for nothing: the weights' own are taken. OUT/model.safetensors
-    works like any other weights, and when all is done its header names what it was made from. Beside what `train`
-    leaves, OUT holds report.json, before-after.png, and the held-out middles that every validation is made on (of
-    given pairs none is made on the way, for it would need their small halves).
+    works like any other weights, and its header names what it was made from. Beside what `train` leaves, OUT holds
+    report.json, before-after.png, and the held-out middles that every validation is made on (of given pairs none is
+    made on the way, for it would need their small halves).
     Raises OutputError where OUT holds a run and `resume` is not set, UsageError in several processes, WeightsError,
     and what `hold_out` and `train` raise.
     """
@@ -119,7 +117,7 @@ def finetune(
     hear(held.told)
     judges = _judges(held, config)
     before = _enlarged(judges, start)
-    facts = _origin(weights, start)
+    facts = origin(weights, start.path)
     path = train(
         config,
         replace(source, exclude=source.exclude | frozenset(held.names)),
@@ -129,12 +127,11 @@ def finetune(
         workers=workers,
         valid=_write_held_out(held, out) if held.examples and source.data is not None else None,
         start_from={name: value.cpu() for name, value in start.weights.net.state_dict().items()},
+        origin=facts,
         on_progress=on_progress,
         on_notice=on_notice,
         on_validation=on_validation,
     )
-    for file in (path, out / BEST):
-        _add_facts(file, facts)
     tuned = Upscaler(path, device, precision=config.precision)
     return _reported(out, held, judges, before, tuned, facts)
 
@@ -171,26 +168,6 @@ def _write_held_out(held: HeldOut, out: Path) -> Path:
         name = f"{number:02d}-{Path(one.name).stem[:100]}.png"
         write_bytes_atomically(folder / name, encode_picture(Picture(one.truth), format="PNG"))
     return folder
-
-
-def _origin(name: str, start: Upscaler) -> dict[str, Any]:
-    """What the new header says of the weights begun with; of a path only its last part, for the rest is private."""
-    entry = describe_weights(name)
-    path = Path(name).expanduser()
-    origin: dict[str, Any] = {"name": path.resolve().name if path.exists() and entry is None else name}
-    origin["sha256"] = file_sha256(start.path)
-    if entry is not None:
-        kept = ("licence", "training_data", "training_data_licence")
-        origin |= {field: getattr(entry, field) for field in kept}
-    return {"finetuned_from": origin}
-
-
-def _add_facts(path: Path, facts: Facts) -> None:
-    """Write a weights file again with more in its header; nothing where there is none."""
-    if path.exists():
-        weights = load_weights(path)
-        told = {**weights.facts, **facts}
-        save_weights(path, weights.net.state_dict(), weights.config, facts=told, dtype=torch.float32)
 
 
 def _enlarged(judges: Judges, upscaler: Upscaler) -> dict[Pictures, Images]:

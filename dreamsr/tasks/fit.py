@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dreamsr.config import ModelConfig, TrainConfig
 from dreamsr.core.backbones import build_net
@@ -15,7 +15,7 @@ from dreamsr.errors import DeviceError
 from dreamsr.tasks.memory import free_bytes
 from dreamsr.tasks.train_data import Batch
 from dreamsr.tasks.train_state import Run
-from dreamsr.tasks.train_step import StepLoss
+from dreamsr.tasks.train_step import losses_of
 
 BYTES_PER_PARAMETER = 20
 """float32 five times: the weight, its average, its gradient and Adam's two moments."""
@@ -65,7 +65,14 @@ def way_out(config: TrainConfig, fitting: int) -> str:
 
 def kept_for_backward(run: Run, config: TrainConfig, compute: Compute) -> int:
     """Bytes that the forward pass of one crop keeps for the backward pass, of the dearest kind of step."""
-    known = {parameter.untyped_storage().data_ptr() for parameter in run.denoiser.net.parameters()}
+    dearest = max(config.max_steps, config.base_steps, config.dream.start)
+    before = max(config.base_steps, config.finish_start - 1)
+    stages = {config.stage(step): step for step in (before, dearest)}
+    return max(_kept(losses_of(run, config, stage), config, compute, step) for stage, step in stages.items())
+
+
+def _kept(losses: nn.Module, config: TrainConfig, compute: Compute, step: int) -> int:
+    known = {parameter.untyped_storage().data_ptr() for parameter in losses.parameters()}
     kept: dict[int, Any] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -79,7 +86,7 @@ def kept_for_backward(run: Run, config: TrainConfig, compute: Compute) -> int:
     batch = Batch(low, x0, x0, (float(config.model.process.timesteps),)).to(compute.device)
     devices = [compute.device] if compute.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        StepLoss(run.denoiser, config)(batch, max(config.max_steps, config.base_steps, config.dream.start))
+        losses(batch, step)
     return sum(storage.nbytes() for storage in kept.values())
 
 

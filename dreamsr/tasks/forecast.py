@@ -17,12 +17,13 @@ REMEMBERED_STEPS = 50
 class Stopwatch:
     """Seconds per step, from the latest steps of one phase; the first step of a phase warms up and does not count.
 
-    A phase begins where steps become dearer: after the base alone, and with DREAM.
+    A phase begins where steps become dearer: after the base alone, with DREAM, and with finishing.
     """
 
     def __init__(self, config: TrainConfig) -> None:
         dream = config.dream.start if config.dream.enabled else 0
-        self._starts = {start for start in (config.base_steps, dream) if 0 < start < config.max_steps}
+        starts = (config.base_steps, dream, config.finish_start)
+        self._starts = {start for start in starts if 0 < start < config.max_steps}
         self._max_steps = config.max_steps
         self._seconds: deque[float] = deque(maxlen=REMEMBERED_STEPS)
         self._in_phase = 0

@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 import dreamsr
-from dreamsr.config import TrainConfig, to_mapping
+from dreamsr.config import Stage, TrainConfig, to_mapping
 from dreamsr.core.backbones import build_denoiser
 from dreamsr.core.denoiser import evaluating
 from dreamsr.errors import DataError, DeviceError, TrainingError
@@ -51,7 +51,7 @@ class Progress:
     """One optimizer step as told to the caller: step counts from 1; losses and speed are those of all processes.
 
     seconds_left: at the speed of the latest steps. peak_memory_mb: of the GPU, or of this process; 0 if unknown.
-    skipped: updates left out so far because a loss was not finite.
+    skipped: updates left out so far because a loss was not finite. parts: in finishing, the unweighted losses by name.
     """
 
     step: int
@@ -63,6 +63,8 @@ class Progress:
     seconds_left: float
     peak_memory_mb: float
     skipped: int
+    stage: Stage = "plain"
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 OnProgress = Callable[[Progress], None]
@@ -80,6 +82,7 @@ def train(
     workers: int = 0,
     valid: Path | None = None,
     start_from: Mapping[str, Tensor] | None = None,
+    origin: Mapping[str, Any] | None = None,
     on_progress: OnProgress | None = None,
     on_notice: OnNotice | None = None,
     on_validation: OnValidation | None = None,
@@ -87,7 +90,8 @@ def train(
     """Train until `config.max_steps` and return the weights file, `out/model.safetensors` (the average's).
 
     workers: processes that prepare crops beside the one that trains; the result does not depend on them. valid: a
-    folder of pictures to measure on. start_from: a state to begin with (fine-tuning).
+    folder of pictures to measure on. start_from: a state to begin with, of which `origin` is told in
+    config.json and in the weights' headers; a resumed run keeps its own.
     SIGTERM and ctrl-C save and end the process with 143 and 130; `resume` goes on from there.
     Raises DataError for unusable data, OutputError where `out` holds a run that is not to be resumed, ConfigError for
     settings that do not go together, DeviceError where memory is short, TrainingError if losses stay non-finite.
@@ -99,7 +103,9 @@ def train(
         _require_agreement(crew, config, pairs)
         crew.together(lambda: require_room_for_state(config.model, crew.compute.device))
         run = crew.together(lambda: begin(config, crew.compute, start_from))
-        session = Session(config, crew, run, out, _facts(crew, pairs), hear, on_progress, on_validation)
+        begun_with = crew.share(crew.lead(lambda: checkpoints.kept_origin(out))) if resume else origin
+        facts = {**_facts(crew, pairs), **(begun_with or {})}
+        session = Session(config, crew, run, out, facts, hear, on_progress, on_validation)
         session.open(valid, source, pairs, resume=resume)
         session.work(Batches(pairs, config, rank=crew.rank, world=crew.world), workers)
     return out / FILE_NAME
@@ -251,7 +257,8 @@ class Session:
         memory = peak_memory_mb(self.crew.compute.device)
         left = watch.seconds_left(run.step)
         rate, losses = result.learning_rate, (result.loss, result.base_loss)
-        progress = Progress(run.step, config.max_steps, *losses, rate, speed, left, memory, run.skipped)
+        stage = (result.stage, result.parts)
+        progress = Progress(run.step, config.max_steps, *losses, rate, speed, left, memory, run.skipped, *stage)
         if self.log is not None:
             self.log.step(progress)
         if watch.is_due and run.step < config.max_steps:

@@ -51,6 +51,8 @@ class TrainLog:
         if self._board is not None:
             for name in ("loss", "base_loss", "learning_rate", "images_per_second"):
                 self._board.add_scalar(f"train/{name}", getattr(progress, name), progress.step)
+            for name, value in progress.parts.items():
+                self._board.add_scalar(f"train/finish/{name}", value, progress.step)
 
     def validation(self, found: Validation) -> None:
         """One validation is done."""
@@ -119,9 +121,13 @@ def _write(file: TextIO, entry: Mapping[str, Any]) -> None:
 
 
 def _finite(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in entry.items()
-    }
+    return {key: _finite_value(value) for key, value in entry.items()}
+
+
+def _finite_value(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return _finite(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _board(folder: Path, from_step: int) -> Any:

@@ -15,6 +15,7 @@ from dreamsr.core.backbones import build_denoiser, build_net
 from dreamsr.core.denoiser import Denoiser
 from dreamsr.core.device import Compute
 from dreamsr.errors import ConfigError
+from dreamsr.tasks.finishing import FinishState, adversarial_adam, prepare
 
 TensorList = tuple[Tensor, ...] | list[Tensor]
 
@@ -22,7 +23,8 @@ TensorList = tuple[Tensor, ...] | list[Tensor]
 @dataclass
 class Run:
     """`step` counts finished optimizer steps, `skipped` those without an update because a loss was not finite,
-    `bad_steps` such steps in a row; `best_score` is that of the best validation, None before the first."""
+    `bad_steps` such steps in a row; `best_score` is that of the best validation, None before the first. `finish` is
+    what the finishing stage needs besides, None for runs without one."""
 
     denoiser: Denoiser
     ema: AveragedModel
@@ -31,6 +33,7 @@ class Run:
     skipped: int = 0
     bad_steps: int = 0
     best_score: float | None = None
+    finish: FinishState | None = None
 
     def state(self) -> dict[str, Any]:
         """Everything that `load` needs to go on bit for bit."""
@@ -42,6 +45,7 @@ class Run:
             "skipped": self.skipped,
             "bad_steps": self.bad_steps,
             "best_score": self.best_score,
+            "finish": None if self.finish is None else self.finish.state(),
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -51,6 +55,18 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.skipped, self.bad_steps = state["step"], state["skipped"], state["bad_steps"]
         self.best_score = state["best_score"]
+        kept = state.get("finish")  # runs may be given a finishing stage, or another, before it begins
+        if self.finish is not None and kept is not None:
+            self.finish.load(kept)
+
+    def begin_finishing(self, learning_rate: float) -> None:
+        """The stage begins with the average, which is better than the net of the moment, and with a new optimizer."""
+        if self.finish is None:
+            raise ValueError("this run was begun without a finishing stage")
+        net = self.denoiser.net
+        net.load_state_dict(self.ema.module.state_dict())
+        self.optimizer = adversarial_adam(net, learning_rate)
+        self.finish.begin(net)
 
 
 def begin(config: TrainConfig, compute: Compute, start_from: Mapping[str, Tensor] | None) -> Run:
@@ -71,7 +87,8 @@ def begin(config: TrainConfig, compute: Compute, start_from: Mapping[str, Tensor
     ema = AveragedModel(net, multi_avg_fn=_average(config.ema_halflife_steps)).eval()
     # Without weight decay AdamW is Adam.
     optimizer = torch.optim.AdamW(net.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=0.0)
-    return Run(build_denoiser(config.model, net, compute=compute), ema, optimizer)
+    finish = prepare(config, net, compute) if config.finish.steps > 0 else None
+    return Run(build_denoiser(config.model, net, compute=compute), ema, optimizer, finish=finish)
 
 
 def _average(halflife_steps: float) -> Callable[[TensorList, TensorList, Tensor | int], None]:

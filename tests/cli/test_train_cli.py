@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from dreamsr.cli import main
-from dreamsr.cli.train_config import altered, data_source, degradation_table, name_of, resolve
+from dreamsr.cli.train_config import altered, data_source, degradation_table, finish_table, name_of, resolve
 from dreamsr.cli.train_show import duration
-from dreamsr.config import DreamConfig, TrainConfig
+from dreamsr.config import DreamConfig, ModelConfig, TrainConfig
 from dreamsr.errors import ConfigError, UsageError
 from dreamsr.files.images import from_pil, write_picture
 from dreamsr.files.presets import preset_names
@@ -172,3 +172,67 @@ def test_finetune_shows_before_and_after(data, tmp_path, capfd):
 def test_every_preset_can_be_named_on_the_command_line():
     for name in preset_names():
         assert resolved(preset=name).max_steps > 0
+
+
+# --- finishing, and beginning with weights ----------------------------------------------------------------------------
+
+
+def test_finish_counts_the_last_steps_and_every_field_of_it_can_be_set():
+    config = altered(
+        TrainConfig(), ["finish.features=none", "finish.rollout_steps=[1]"], finish_table(7), ASKED_NOTHING
+    )
+    assert (config.finish.steps, config.finish.features, config.finish.rollout_steps) == (7, "none", (1,))
+    assert finish_table(None) == {}
+    assert resolved(preset="refiner-x4", max_steps=50, **finish_table(5)).finish.steps == 5
+    with pytest.raises(ConfigError, match=r"finish\.steps is 60, but it must be at most"):
+        resolved(preset="refiner-x4", max_steps=50, **finish_table(60))
+
+
+def test_a_shorter_run_keeps_the_share_of_finishing():
+    assert resolved(preset="release-photo-x4", max_steps=500).finish.steps == 50
+    assert resolved(preset="release-photo-x4", max_steps=500, **finish_table(5)).finish.steps == 5
+    assert resolved(preset="release-photo-x4", settings=["finish.steps=4"], max_steps=500).finish.steps == 4
+    changed = resolved(preset="release-photo-x4", settings=["finish.l1=1.0"], max_steps=500)
+    assert (changed.finish.steps, changed.finish.l1) == (50, 1.0)
+
+
+def test_the_net_is_that_of_the_weights_and_cannot_be_contradicted():
+    model = ModelConfig(scale=2)
+    assert resolve("sr3-x4-tiny", (), {}, ASKED_NOTHING, model=model).model == model
+    assert resolve("refiner-x4", ["model.scale=2"], {}, ASKED_NOTHING, model=model).model == model
+    for setting, words in (("model.scale=4", "scale is 4.*has 2"), ("model.backbone=sr3", "backbone is 'sr3'")):
+        with pytest.raises(UsageError, match=words):
+            resolve("refiner-x4", [setting], {}, ASKED_NOTHING, model=model)
+
+
+def test_train_begins_with_weights_and_finishes(data, tmp_path, capfd):
+    first, second = tmp_path / "first", tmp_path / "second"
+    common = ["train", "--data", str(data), *TINY, "--preset", "refiner-x4-tiny"]
+    assert main([*common, "--max-steps", "3", "--out", str(first)]) == 0
+    more = ["--weights", str(first), "--max-steps", "4", "--base-steps", "0", "--finish", "2", "--out", str(second)]
+    own = ["--set", "finish.features=encoder", "--set", "finish.discriminator_channels=4"]
+    assert main([*common, *more, *own]) == 0
+    assert "finish: loss" in capfd.readouterr().err
+    told = json.loads((second / "config.json").read_text())
+    assert told["finetuned_from"] == load_weights(second / "model.safetensors").facts["finetuned_from"]
+    assert told["finetuned_from"]["name"] == "first"
+    assert [json.loads(line)["stage"] for line in (second / "log.jsonl").read_text().splitlines()] == [
+        *["plain"] * 2,
+        *["finish"] * 2,
+    ]
+    before = load_weights(first / "model.safetensors").net.state_dict()
+    again = tmp_path / "again"
+    assert main([*common, "--weights", str(first), "--max-steps", "0", "--base-steps", "0", "--out", str(again)]) == 0
+    after = load_weights(again / "model.safetensors").net.state_dict()
+    assert all(bool((after[name] == before[name]).all()) for name in before)
+
+
+def test_finetune_can_finish_only(data, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    common = ["--data", str(data), *TINY]
+    assert main(["train", *common, "--preset", "refiner-x4-tiny", "--max-steps", "3", "--out", str(first)]) == 0
+    own = ["--max-steps", "2", "--finish", "2", "--set", "finish.features=none"]
+    assert main(["finetune", *common, *own, "--weights", str(first), "--out", str(second)]) == 0
+    lines = [json.loads(line) for line in (second / "log.jsonl").read_text().splitlines()]
+    assert [line["stage"] for line in lines] == ["finish"] * 2
+    assert set(lines[-1]["parts"]) == {"l1", "adversarial", "discriminator"}

@@ -18,7 +18,10 @@ from dreamsr.files.presets import (
 PAPERS = ("refiner-x4", "sr3-face-8x", "sr3-64-512", "sr3-x4", "idm-face-8x", "idm-continuous", "resshift-x4")
 
 
-@pytest.mark.parametrize("name", preset_names())
+RELEASES = tuple(name for name in preset_names() if name.startswith("release-"))
+
+
+@pytest.mark.parametrize("name", sorted(set(preset_names()) - set(RELEASES)))
 def test_every_preset_is_a_configuration_with_a_description(name):
     preset = load_preset(name)
     config = from_mapping(TrainConfig, preset.values, source=name)
@@ -27,6 +30,27 @@ def test_every_preset_is_a_configuration_with_a_description(name):
     assert config.base_steps < config.max_steps
     assert all(steps <= config.model.process.timesteps for steps in (*config.valid_steps, config.default_steps))
     assert config.dream.power == math.inf, "presets train plainly until --dream asks for more"
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "crops", "degradation"),
+    [
+        ("release-photo-x4", 4, 600_000, "photo"),
+        ("release-clean-x4", 4, 300_000, "bicubic"),
+        ("release-photo-x2", 2, 600_000, "photo"),
+    ],
+)
+def test_a_release_is_base_then_dream_then_finishing_in_the_last_tenth(name, scale, crops, degradation):
+    assert name in RELEASES
+    preset = load_preset(name)
+    config = from_mapping(TrainConfig, preset.values, source=name)
+    assert preset.description
+    assert (config.model.backbone, config.model.scale, config.degradation) == ("refiner", scale, degradation)
+    assert config.max_steps * config.batch_size == crops
+    assert config.finish.steps * 10 == config.max_steps
+    stages = [config.stage(step) for step in range(config.max_steps)]
+    assert list(dict.fromkeys(stages)) == ["base", "dream", "finish"]
+    assert (config.learning_rate, config.rate_schedule, config.crop_low_px) == (4e-4, "constant", 32)
 
 
 def test_every_system_has_a_preset_and_a_tiny_one():

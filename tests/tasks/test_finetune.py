@@ -19,8 +19,7 @@ from dreamsr.errors import DataError, OutputError, UsageError
 from dreamsr.files.hub import file_sha256
 from dreamsr.files.sources import DataSource
 from dreamsr.files.weights import load_weights, save_weights
-from dreamsr.tasks import finetune as tuning
-from dreamsr.tasks import validation
+from dreamsr.tasks import start, validation
 from dreamsr.tasks.finetune import FINETUNE, FinetuneRow, finetune
 from dreamsr.tasks.holdout import MOST_HELD_OUT, hold_out
 from dreamsr.tasks.publish import About, stage
@@ -277,8 +276,8 @@ def test_a_name_of_the_registry_brings_its_licence(weights: Path, monkeypatch) -
 
     facts = ("licence", "training_data", "training_data_licence")
     entry = WeightsEntry("photo-x4", "", "refiner", 4, "", 2, "", 0, *facts)
-    monkeypatch.setattr(tuning, "describe_weights", lambda name: entry if name == "photo-x4" else None)
-    origin = tuning._origin("photo-x4", Upscaler(weights, "cpu"))["finetuned_from"]
+    monkeypatch.setattr(start, "describe_weights", lambda name: entry if name == "photo-x4" else None)
+    origin = start.origin("photo-x4", weights)["finetuned_from"]
     assert origin == {"name": "photo-x4", "sha256": file_sha256(weights), **dict(zip(facts, facts, strict=True))}
 
 
