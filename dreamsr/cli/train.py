@@ -59,7 +59,7 @@ Start = Annotated[
 Finish = Annotated[
     int | None,
     typer.Option(
-        help="Last steps, which finish the net on its own rollouts against a discriminator; see --set finish.…",
+        help="How many steps, the last, finish the net on its own rollouts; --set finish.FIELD=VALUE.",
         rich_help_panel=RUN,
     ),
 ]

@@ -19,7 +19,7 @@ from dreamsr.config import FinishConfig, TrainConfig
 from dreamsr.core.denoiser import evaluating
 from dreamsr.core.device import Compute
 from dreamsr.core.samplers import sample
-from dreamsr.errors import ConfigError, TrainingError, UsageError
+from dreamsr.errors import ConfigError, OutputError, TrainingError, UsageError
 from dreamsr.files.sources import DataSource, open_source
 from dreamsr.files.weights import load_weights
 from dreamsr.tasks import finishing
@@ -317,6 +317,63 @@ def test_the_rate_is_constant_and_falls_in_the_last_fifth() -> None:
 def test_the_cosine_before_it_ends_where_finishing_begins() -> None:
     config = replace(TINY, max_steps=200, base_steps=0, finish=replace(FINISH, steps=100))
     assert learning_rate(config, 99) < 0.02 * config.learning_rate
+
+
+def test_what_comes_is_free_until_finishing_begins(data: DataSource, tmp_path: Path) -> None:
+    """At a constant rate a run may be made longer, and be finished otherwise; once it finishes, it may not."""
+    config = replace(CONFIG, rate_schedule="constant")
+
+    def interrupt(at: int) -> Any:
+        def stop(report: Progress) -> None:
+            if report.step == at:
+                raise KeyboardInterrupt
+
+        return stop
+
+    longer = replace(config, max_steps=9, finish=replace(FINISH, l1=1.0, discriminator_channels=6))
+    run(longer, data, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(replace(config, finish=FinishConfig()), data, tmp_path / "parts", on_progress=interrupt(4))
+    run(longer, data, tmp_path / "parts", resume=True)
+    assert same(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts"))
+    with pytest.raises(KeyboardInterrupt):
+        run(config, data, tmp_path / "late", on_progress=interrupt(6))
+    for other in (replace(config, max_steps=9), replace(config, finish=replace(FINISH, l1=1.0)), longer):
+        with pytest.raises(OutputError, match="other settings"):
+            run(other, data, tmp_path / "late", resume=True)
+
+
+def test_a_resumed_run_still_says_what_it_began_with(data: DataSource, tmp_path: Path) -> None:
+    def interrupt(report: Progress) -> None:
+        if report.step == 5:
+            raise KeyboardInterrupt
+
+    origin = {"finetuned_from": {"name": "first", "sha256": "0" * 64}}
+    with pytest.raises(KeyboardInterrupt):
+        run(CONFIG, data, tmp_path / "run", origin=origin, on_progress=interrupt)
+    assert load_weights(tmp_path / "run" / "model.safetensors").facts["finetuned_from"] == origin["finetuned_from"]
+    path = run(CONFIG, data, tmp_path / "run", resume=True)
+    assert load_weights(path).facts["finetuned_from"] == origin["finetuned_from"]
+
+
+def test_alex_distances_are_by_image_and_reach_the_guess(
+    data: DataSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Squared(torch.nn.Module):
+        def forward(self, guess: Tensor, truth: Tensor) -> Tensor:
+            return (guess - truth).square().mean(dim=(1, 2, 3), keepdim=True)
+
+    monkeypatch.setattr(finishing, "_alex_net", Squared)
+    config = replace(CONFIG, finish=replace(FINISH, features="alex"))
+    fresh, loss, batch = ready(config, data)
+    losses = loss(batch, 6)
+    losses.parts["feature"].backward()
+    assert float(fresh.denoiser.net.unet.leave.weight.grad.abs().sum()) > 0
+    distance = finishing.alex_distance(CPU)(batch.x0 + 0.5, batch.x0)
+    assert torch.allclose(distance, torch.full((2,), 0.25))
+    reports: list[Progress] = []
+    run(config, data, tmp_path / "run", on_progress=reports.append)
+    assert reports[-1].parts["feature"] > 0
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
