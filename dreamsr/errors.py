@@ -57,3 +57,8 @@ class OutputError(DreamsrError):
 
 class TrainingError(DreamsrError):
     """A training run cannot start or go on."""
+
+
+def printable(text: object) -> str:
+    """Text fit for one line of a message: line breaks, control and undecodable bytes are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))

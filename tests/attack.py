@@ -22,9 +22,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from dreamsr.bench.check import check
 from dreamsr.errors import DreamsrError
-from dreamsr.tasks.bench_check import check
-from dreamsr.tasks.checkpoints import check_data
+from dreamsr.training.checkpoints import check_data
 
 ROOT = Path(__file__).parents[1]
 SIZE = 4096
@@ -80,7 +80,7 @@ REPORTS: dict[str, str] = {
 CLIENT = """
 import sys
 from dreamsr.errors import DreamsrError
-from dreamsr.files.hub import resolve_weights
+from dreamsr.weights.resolve import resolve_weights
 try:
     print("fetched", resolve_weights("user/tiny"))
 except DreamsrError as error:

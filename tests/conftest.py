@@ -11,8 +11,8 @@ import torch
 
 from dreamsr.config import ModelConfig, RefinerConfig
 from dreamsr.core.backbones import build_net
-from dreamsr.files.weights import save_weights
-from dreamsr.tasks.upscale import Upscaler
+from dreamsr.upscaling.upscaler import Upscaler
+from dreamsr.weights.file import save_weights
 
 if TYPE_CHECKING:
     from hub_machine import Machine

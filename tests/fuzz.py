@@ -28,12 +28,13 @@ import numpy as np
 from PIL import Image
 
 from dreamsr import cli
-from dreamsr.core.alpha import bleed
 from dreamsr.errors import DreamsrError
-from dreamsr.files.images import Picture, encode_picture, is_complete_picture, probe_picture, read_picture
-from dreamsr.files.picture import FORMATS
-from dreamsr.tasks import upscale as engine
-from dreamsr.tasks.resize import resized
+from dreamsr.pictures.bleed import bleed
+from dreamsr.pictures.lanczos import resized
+from dreamsr.pictures.picture import FORMATS, Picture
+from dreamsr.pictures.read import is_complete_picture, probe_picture, read_picture
+from dreamsr.pictures.write import encode_picture
+from dreamsr.upscaling import upscaler as engine
 
 LIMIT_SECONDS = 10
 MAX_PIXELS = 4_000_000

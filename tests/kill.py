@@ -21,8 +21,8 @@ from PIL import Image
 
 from dreamsr import cli
 from dreamsr.core.backbones import build_net
-from dreamsr.files.images import is_complete_picture
-from dreamsr.files.weights import save_weights
+from dreamsr.pictures.read import is_complete_picture
+from dreamsr.weights.file import save_weights
 
 COUNT = 12
 FORMATS = ("png", "jpg", "tif", "webp")

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 import dreamsr
-from dreamsr.core.sizes import Size
 from dreamsr.errors import ImageError, UsageError
-from dreamsr.tasks.upscale import Progress, Upscaler
+from dreamsr.upscaling.sizes import Size
+from dreamsr.upscaling.upscaler import Progress, Upscaler
 
 RNG = np.random.default_rng(0)
 

@@ -13,9 +13,8 @@ import pytest
 
 from dreamsr.cli import main
 from dreamsr.errors import DownloadError, TrainingError
-from dreamsr.files.hub_token import may_have_token, redirected
-from dreamsr.tasks import bench_report
-from dreamsr.tasks.checkpoints import read_state
+from dreamsr.training.checkpoints import read_state
+from dreamsr.weights.token import may_have_token, redirected
 
 
 def test_no_attack_writes_anything_or_gets_a_token(tmp_path: Path) -> None:
@@ -108,6 +107,6 @@ def test_csv_texts_are_no_formulas(text: str) -> None:
     environment = dict.fromkeys(("device", "threads", "torch", "dreamsr", "date"), "x")
     protocol = {"name": "p", "small_image": "bicubic", "scale": 4}
     report = {"images": [line], "protocol": protocol, "environment": environment, "weights": [], "command_line": text}
-    written = bench_report.to_csv(report).decode()
+    written = report.to_csv(report).decode()
     assert f"'{text}" in written
     assert ",-1.5," in written

@@ -8,15 +8,7 @@ from typing import Any
 
 import pytest
 
-from dreamsr.config import (
-    DreamConfig,
-    ModelConfig,
-    ProcessConfig,
-    RefinerConfig,
-    TrainConfig,
-    from_mapping,
-    to_mapping,
-)
+from dreamsr.config import DreamConfig, ModelConfig, ProcessConfig, RefinerConfig, TrainConfig, from_mapping, to_mapping
 from dreamsr.errors import ConfigError
 
 RESSHIFT = ModelConfig(

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dreamsr.cli import bench_show, console
+from dreamsr.cli import bench_view, console
 from dreamsr.cli.options import checked_precision
 from dreamsr.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
-    from dreamsr.tasks.bench_sweep import OnProgress, Progress
+    from dreamsr.bench.sweep import OnProgress, Progress
 
 WITH, OTHERS, RULES, REPORTS = "Sweep", "Other tools", "Protocol", "Reports"
 
@@ -130,8 +130,8 @@ def bench(
         _check(check_file, work, json_file, run_commands=run_commands, quiet=quiet)
         return
     _require_outputs(json_file, csv_file, html_file, plots)
-    from dreamsr.tasks.bench import Request
-    from dreamsr.tasks.bench import bench as bench_task
+    from dreamsr.bench.benchmark import Request
+    from dreamsr.bench.benchmark import bench as bench_task
 
     request = Request(
         data=tuple(str(folder.resolve()) for folder in data or ()),
@@ -169,8 +169,8 @@ def bench(
             on_progress=show,
             on_notice=console.warn,
         )
-    bench_show.show(report, json_file)
-    bench_show.write(report, json_file=json_file, csv_file=csv_file, html_file=html_file, plots=plots)
+    bench_view.show(report, json_file)
+    bench_view.write(report, json_file=json_file, csv_file=csv_file, html_file=html_file, plots=plots)
     for failure in report.data["failures"]:
         console.fail(f"{failure['method']} on {failure['dataset']}: {failure['message']}")
     if report.failed:
@@ -178,12 +178,12 @@ def bench(
 
 
 def _check(path: Path, work: Path | None, json_file: Path | None, *, run_commands: bool, quiet: bool) -> None:
-    from dreamsr.tasks.bench_check import check
+    from dreamsr.bench.check import check
 
     with _progress(quiet) as show:
         found = check(path, run_commands=run_commands, work=work, on_progress=show, on_notice=console.warn)
-    bench_show.write(found.report, json_file=json_file, csv_file=None, html_file=None, plots=None)
-    bench_show.say_verdict(found)
+    bench_view.write(found.report, json_file=json_file, csv_file=None, html_file=None, plots=None)
+    bench_view.say_verdict(found)
     if not found.holds:
         raise typer.Exit(1)
 
@@ -194,7 +194,7 @@ def _require_outputs(json_file: Path | None, csv_file: Path | None, html: Path |
         if path is not None and str(path) != "-" and not path.resolve().parent.is_dir():
             raise OutputError(f"{path}: there is no folder {path.resolve().parent}; create it first")
     if html is not None or plots is not None:
-        from dreamsr.tasks.bench_plots import require_matplotlib
+        from dreamsr.bench.plots import require_matplotlib
 
         require_matplotlib()
 

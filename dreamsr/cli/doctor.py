@@ -17,7 +17,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     Exits with 1 where something is wrong.
     """
-    from dreamsr.tasks.doctor import examine
+    from dreamsr.doctor import examine
 
     found = examine()
     if as_json:

@@ -32,11 +32,11 @@ from dreamsr.cli.train import (
     Steps,
     Workers,
 )
-from dreamsr.cli.train_show import train_view
+from dreamsr.cli.train_view import train_view
 
 if TYPE_CHECKING:
-    from dreamsr.tasks.finetune import FinetuneReport
-    from dreamsr.tasks.validation import ValidRow
+    from dreamsr.training.finetune import FinetuneReport
+    from dreamsr.training.validation import ValidRow
 
 
 def finetune(
@@ -73,9 +73,9 @@ def finetune(
     2,000 steps with DREAM at a low rate unless told otherwise: enough for 10 to 500 pictures. Some of them are held
     out, and measured before and after. Leaves OUT/model.safetensors, which `dreamsr upscale --weights OUT` takes.
     """
-    from dreamsr.cli.train_config import altered, data_source, degradation_table, finish_table, name_of
-    from dreamsr.tasks.finetune import FINETUNE
-    from dreamsr.tasks.finetune import finetune as finetune_task
+    from dreamsr.training.finetune import FINETUNE
+    from dreamsr.training.finetune import finetune as finetune_task
+    from dreamsr.training.resolve import altered, data_source, degradation_table, finish_table, name_of
 
     options = {
         **degradation_table(degradation),

@@ -35,13 +35,13 @@ def study(
     Leaves tables (study.md), all figures (study.json), curves (study.png) and every sample in OUT. Run it again to go
     on; arms may be divided among processes by --powers, and the whole command then gathers them.
     """
-    from dreamsr.cli.train_config import data_source, resolve
     from dreamsr.config import to_mapping
     from dreamsr.core.device import choose_compute
-    from dreamsr.tasks.bench_environment import environment
-    from dreamsr.tasks.study import OVERHEAD, Plan
-    from dreamsr.tasks.study import study as study_task
-    from dreamsr.tasks.study_report import write_report
+    from dreamsr.measure.machine import environment
+    from dreamsr.study.report import write_report
+    from dreamsr.study.study import OVERHEAD, Plan
+    from dreamsr.study.study import study as study_task
+    from dreamsr.training.resolve import data_source, resolve
 
     options = {"max_steps": max_steps, "rate_schedule": "constant", "save_every": max(1, max_steps // 4)}
     config = resolve(preset, settings or (), options, {"enabled": None, "power": None, "start": None})

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dreamsr.cli import console
-from dreamsr.cli.train_show import train_view
+from dreamsr.cli.train_view import train_view
 
 if TYPE_CHECKING:
     from dreamsr.config import TrainConfig
-    from dreamsr.files.sources import DataSource
-    from dreamsr.tasks.start import Start as Beginning
+    from dreamsr.data.sources import DataSource
+    from dreamsr.training.start import Start as Beginning
 
 DATA, DREAM, RUN, MACHINE = "Data", "DREAM", "Run", "Machine"
 
@@ -149,8 +149,8 @@ def train(
     Leaves OUT/model.safetensors, which `dreamsr upscale --weights OUT` takes. Unless told otherwise, everything is as
     the preset says. Stopped by ctrl-C or SIGTERM, a run goes on with --resume.
     """
-    from dreamsr.cli.train_config import data_source, degradation_table, finish_table, name_of, resolve
-    from dreamsr.tasks.start import load_start
+    from dreamsr.training.resolve import data_source, degradation_table, finish_table, name_of, resolve
+    from dreamsr.training.start import load_start
 
     options = {
         **degradation_table(degradation),
@@ -178,8 +178,8 @@ def train(
 
 
 def _try(config: TrainConfig, device: str) -> None:
-    from dreamsr.cli.train_show import duration
-    from dreamsr.tasks.trial import try_steps
+    from dreamsr.cli.train_view import duration
+    from dreamsr.training.trial import try_steps
 
     found = try_steps(config, device=device)
     where = f"{found.device}, {found.dtype}" + (f", {found.threads} threads" if found.device == "cpu" else "")
@@ -202,7 +202,7 @@ def _run(
     resume: bool,
     workers: int,
 ) -> None:
-    from dreamsr.tasks.train import train as train_task
+    from dreamsr.training.train import train as train_task
 
     with train_view() as view:
         path = train_task(

@@ -13,11 +13,11 @@ from dreamsr.cli.options import checked_precision
 from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
-    from dreamsr.cli.upscale_report import Report
-    from dreamsr.core.sizes import Size
-    from dreamsr.files.batch import Request
-    from dreamsr.files.outputs import IfExists
-    from dreamsr.tasks.upscale import Upscaler
+    from dreamsr.cli.upscale_view import Report
+    from dreamsr.upscaling.outputs import IfExists
+    from dreamsr.upscaling.plan import Request
+    from dreamsr.upscaling.sizes import Size
+    from dreamsr.upscaling.upscaler import Upscaler
 
 SIZE, LOOK, FILES, MACHINE, REPORT = "Size", "Look", "Files", "Machine", "Report"
 DEFAULT_SCALE = 4.0
@@ -214,11 +214,11 @@ def upscale(
     One picture or ten thousand: `dreamsr upscale photos/ -r -o large/ -s 2`. Files that cannot be enlarged are
     reported and passed over; the exit code is then 1.
     """
-    from dreamsr.cli.upscale_report import Report
-    from dreamsr.files.batch import Request
-    from dreamsr.files.images import DEFAULT_MAX_PIXELS
-    from dreamsr.tasks.batch import Options, upscale_files
-    from dreamsr.tasks.settings import Settings
+    from dreamsr.cli.upscale_view import Report
+    from dreamsr.pictures.read import DEFAULT_MAX_PIXELS
+    from dreamsr.upscaling.files import Options, upscale_files
+    from dreamsr.upscaling.plan import Request
+    from dreamsr.upscaling.settings import Settings
 
     size = _size(scale, width, height, max_side)
     settings = Settings(steps=steps, seed=seed, fidelity=fidelity, tile_px=_tile(tile), match=match)
@@ -246,7 +246,7 @@ def upscale(
 
 
 def _size(scale: float | None, width: int | None, height: int | None, max_side: int | None) -> Size:
-    from dreamsr.core.sizes import Size
+    from dreamsr.upscaling.sizes import Size
 
     if (scale, width, height, max_side) == (None, None, None, None):
         scale = DEFAULT_SCALE
@@ -264,7 +264,7 @@ def _tile(text: str) -> int | None:
 
 def _standard_input(inputs: list[str]) -> bytes:
     """What standard input holds, where it is an input. Raises UsageError with several processes."""
-    from dreamsr.tasks.ranks import is_alone
+    from dreamsr.processes import is_alone
 
     if "-" not in inputs:
         return b""
@@ -286,8 +286,8 @@ def _check_streams(request: Request, *, as_json: bool) -> None:
 
 
 def _upscaler(weights: str, device: str, precision: Literal["auto", "bf16", "fp32"], report: Report) -> Upscaler:
-    from dreamsr.tasks.ranks import local_device
-    from dreamsr.tasks.upscale import Upscaler
+    from dreamsr.processes import local_device
+    from dreamsr.upscaling.upscaler import Upscaler
 
     return Upscaler(
         weights,

@@ -15,8 +15,8 @@ from dreamsr.cli import console
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from dreamsr.files.registry import WeightsEntry
-    from dreamsr.tasks.stock import Holding
+    from dreamsr.weights.inventory import Holding
+    from dreamsr.weights.registry import WeightsEntry
 
 weights_app = typer.Typer(
     no_args_is_help=True,
@@ -53,7 +53,7 @@ def list_(json: Json = False) -> None:
 
     Example: dreamsr weights list
     """
-    from dreamsr.tasks.stock import holdings
+    from dreamsr.weights.inventory import holdings
 
     found = holdings()
     if json:
@@ -80,8 +80,8 @@ def info(name: AnyName, json: Json = False) -> None:
 
     Example: dreamsr weights info clean-x4
     """
-    from dreamsr.files.registry import describe_weights, table
-    from dreamsr.tasks.stock import holdings
+    from dreamsr.weights.inventory import holdings
+    from dreamsr.weights.registry import describe_weights, table
 
     if describe_weights(name) is None:
         _show_file(name, json)
@@ -105,7 +105,7 @@ def pull(
 
     Example: dreamsr weights pull clean-x4
     """
-    from dreamsr.files.hub import resolve_weights
+    from dreamsr.weights.resolve import resolve_weights
 
     for name in names:
         with download_bar(quiet=quiet) as show:
@@ -124,7 +124,7 @@ def verify(
 
     Example: dreamsr weights verify
     """
-    from dreamsr.tasks.stock import verify as verify_task
+    from dreamsr.weights.inventory import verify as verify_task
 
     verdicts = verify_task(names or ())
     for verdict in verdicts:
@@ -144,7 +144,7 @@ def path(name: AnyName) -> None:
 
     Example: cp "$(dreamsr weights path clean-x4)" .
     """
-    from dreamsr.files.hub import resolve_weights
+    from dreamsr.weights.resolve import resolve_weights
 
     with download_bar() as show:
         found = resolve_weights(name, on_notice=console.note, on_progress=show)
@@ -179,13 +179,13 @@ def push(
 
     Example: dreamsr weights push runs/div2k me/photo-x4 --licence apache-2.0 --data DIV2K --data-licence research
     """
-    from dreamsr.files.hub_push import require_access
-    from dreamsr.files.registry import table
+    from dreamsr.weights.push import require_access
+    from dreamsr.weights.registry import table
 
     if stage is None:
         require_access(repo)
-    from dreamsr.tasks.publish import About, publish, write_stage
-    from dreamsr.tasks.publish import stage as stage_task
+    from dreamsr.publishing.publish import About, publish, write_stage
+    from dreamsr.publishing.publish import stage as stage_task
 
     about = About(licence, data, data_licence, name, description, metrics=metrics, sample=sample)
     staged = stage_task(run, repo, about)
@@ -206,7 +206,7 @@ def _silent(_: str) -> None:
 
 def _show_file(name: str, json: bool) -> None:
     from dreamsr.config import to_mapping
-    from dreamsr.tasks.stock import describe_file
+    from dreamsr.weights.inventory import describe_file
 
     place, config, facts = describe_file(name)
     found = {"path": str(place), "config": to_mapping(config), "facts": dict(facts)}

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dreamsr.core import degrade
+from dreamsr.core import resize
 
 Pixels = NDArray[Any]
 """Samples as files hold them: uint8 or uint16, [H,W,C] unless said otherwise."""
@@ -37,5 +37,5 @@ def match_low_frequencies(image: Tensor, low: Tensor, *, scale: Fraction | int, 
     frequencies that the small image never held alone (Irani and Peleg 1991). H = scale*h, W = scale*w.
     """
     for _ in range(rounds):
-        image = image + degrade.enlarge(low - degrade.shrink(image, scale), scale)
+        image = image + resize.enlarge(low - resize.shrink(image, scale), scale)
     return image

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from dreamsr import cli
-from dreamsr.files.images import read_picture
-from dreamsr.tasks import bench_plots, bench_speed
-from dreamsr.tasks.bench_meter import Cost
+from dreamsr.bench import plots, speed
+from dreamsr.measure.cost import Cost
+from dreamsr.pictures.read import read_picture
 
 PICTURES = Path(__file__).parents[1] / "pictures"
 ENLARGE = (
@@ -127,22 +127,22 @@ def test_missing_data_and_unwritable_reports_are_found_at_once(
     assert not (folder / "cache").exists()
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert bench("--html", "r.html") == 2
-    assert bench_plots.INSTALL in capsys.readouterr().err
+    assert plots.INSTALL in capsys.readouterr().err
 
 
 def test_speed_reports_cold_warm_and_best_batch(
     bench: Bench, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench_speed, "LOW_PX", 64)
-    monkeypatch.setattr(bench_speed, "_cold", lambda *_: Cost(3.0, 100.0))
+    monkeypatch.setattr(speed, "LOW_PX", 64)
+    monkeypatch.setattr(speed, "_cold", lambda *_: Cost(3.0, 100.0))
     command = f"pillow={sys.executable} -c '{ENLARGE}' {{input}} {{output}}"
     assert bench("--steps", "1", "--speed", "--json", "r.json", "--command", command) == 0
-    speed = {entry["method"]: entry for entry in json.loads((folder / "r.json").read_text())["speed"]}
+    measured = {entry["method"]: entry for entry in json.loads((folder / "r.json").read_text())["speed"]}
     assert set(speed) == {"bicubic", "lanczos", "pillow", "tiny"}
-    tiny = speed["tiny"]
+    tiny = measured["tiny"]
     assert tiny["cold_seconds_per_megapixel"] == pytest.approx(3.0 / (64 * 64 / 1e6))
     assert tiny["warm_p50_seconds"] <= tiny["warm_p95_seconds"]
     assert tiny["best_batch_seconds_per_megapixel"] <= tiny["batch_1_seconds_per_megapixel"]
     assert (tiny["evaluations"], tiny["device"]) == (2, "cpu")
-    assert speed["pillow"]["cold_seconds"] > 0
+    assert measured["pillow"]["cold_seconds"] > 0
     assert "speed" in capsys.readouterr().out

@@ -115,7 +115,7 @@ def test_every_end_has_its_code_and_its_line(
         raise error
 
     monkeypatch.delenv("DREAMSR_TRACEBACK", raising=False)
-    monkeypatch.setattr("dreamsr.tasks.doctor.examine", examine)
+    monkeypatch.setattr("dreamsr.doctor.examine", examine)
     monkeypatch.setattr(cli, "_silence_stdout", lambda: None)  # it would close the descriptor that pytest reads
     assert cli.main(["doctor"]) == code
     said = capfd.readouterr().err
@@ -127,7 +127,7 @@ def test_tracebacks_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     def examine() -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("dreamsr.tasks.doctor.examine", examine)
+    monkeypatch.setattr("dreamsr.doctor.examine", examine)
     monkeypatch.setenv("DREAMSR_TRACEBACK", "1")
     with pytest.raises(ZeroDivisionError):
         cli.main(["doctor"])

@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 
 from dreamsr.cli import main
-from dreamsr.cli.train_config import altered, data_source, degradation_table, finish_table, name_of, resolve
-from dreamsr.cli.train_show import duration
+from dreamsr.cli.train_view import duration
 from dreamsr.config import DreamConfig, ModelConfig, TrainConfig
 from dreamsr.errors import ConfigError, UsageError
-from dreamsr.files.images import from_pil, write_picture
-from dreamsr.files.presets import preset_names
-from dreamsr.files.weights import load_weights
+from dreamsr.pictures.read import from_pil
+from dreamsr.pictures.write import write_picture
+from dreamsr.training.presets import preset_names
+from dreamsr.training.resolve import altered, data_source, degradation_table, finish_table, name_of, resolve
+from dreamsr.weights.file import load_weights
 
 ASKED_NOTHING = {"enabled": None, "power": None, "start": None}
 TINY = ["--set", "crop_low_px=8", "--batch-size", "2", "--precision", "fp32", "--device", "cpu"]

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from dreamsr import cli
-from dreamsr.files.images import read_picture
+from dreamsr.pictures.read import read_picture
 
 Run = Callable[..., int]
 
@@ -128,7 +128,8 @@ def test_every_mode_comes_back(upscale: Run, mode: str, ending: str, expected: s
 
 
 def test_sixteen_bit_colour_stays(upscale: Run) -> None:
-    from dreamsr.files.images import Picture, write_picture
+    from dreamsr.pictures.picture import Picture
+    from dreamsr.pictures.write import write_picture
 
     deep = np.random.default_rng(0).integers(0, 65536, (9, 9, 3), np.uint16)
     write_picture("a.png", Picture(deep))
@@ -341,18 +342,18 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
 def test_an_internal_error_in_one_file_does_not_stop_the_others(
     upscale: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dreamsr.tasks import batch
+    from dreamsr.upscaling import files
 
     draw("a.png")
     draw("b.png")
-    inner = batch.read_picture
+    inner = files.read_picture
 
     def breaks(path: Path, **more: Any) -> Any:
         if str(path) == "a.png":
             raise ZeroDivisionError("oh")
         return inner(path, **more)
 
-    monkeypatch.setattr(batch, "read_picture", breaks)
+    monkeypatch.setattr(files, "read_picture", breaks)
     assert upscale("a.png", "b.png") == 1
     assert "a.png: internal error (ZeroDivisionError: oh)" in capsys.readouterr().err
     assert Path("b_x4.png").exists()
@@ -485,7 +486,7 @@ def test_a_file_replaced_after_planning_is_not_stretched(
     upscale: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw("a.png", (12, 9))
-    monkeypatch.setattr("dreamsr.tasks.batch.remove_stale_temps", lambda _: draw("a.png", (9, 12)))
+    monkeypatch.setattr("dreamsr.upscaling.files.remove_stale_temps", lambda _: draw("a.png", (9, 12)))
     assert upscale("a.png") == 1
     assert "was 12x9 px when the work was planned and is 9x12 now" in capsys.readouterr().err
     assert not Path("a_x4.png").exists()

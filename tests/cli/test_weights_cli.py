@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from dreamsr.cli import main
-from dreamsr.files import hub, registry
-from dreamsr.files.registry import WeightsEntry, parse_registry, table
-from dreamsr.tasks import stock
+from dreamsr.weights import inventory, registry, resolve
+from dreamsr.weights.registry import WeightsEntry, parse_registry, table
 
 
 @pytest.fixture
@@ -41,8 +40,8 @@ def shelf(tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -
     place = tmp_path / "tiny-x4.safetensors"
     place.write_bytes(content)
     monkeypatch.setattr(registry, "registry_file", lambda: tmp_path / "weights.toml")
-    monkeypatch.setattr(hub, "_cached", lambda _: None)
-    for module in (hub, stock):
+    monkeypatch.setattr(resolve, "_cached", lambda _: None)
+    for module in (resolve, inventory):
         monkeypatch.setattr(module, "bundled_file", lambda _: place)
     monkeypatch.chdir(tmp_path)
     return place
@@ -61,7 +60,7 @@ def test_list_shows_what_is_here_and_what_is_not(capsys: pytest.CaptureFixture[s
 
 
 def test_list_as_json(shelf: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "_cached", lambda _: shelf)
+    monkeypatch.setattr(resolve, "_cached", lambda _: shelf)
     assert main(["weights", "list", "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(row["name"], row["state"], row["path"]) for row in rows] == [

@@ -12,7 +12,7 @@ from oracles import images, noises
 from torch import Tensor, nn
 
 from dreamsr.config import IDMConfig, ModelConfig, ProcessConfig, SR3Config
-from dreamsr.core import degrade
+from dreamsr.core import resize
 from dreamsr.core.backbones import build_denoiser, build_net
 from dreamsr.core.backbones.idm import IDM, CoordinateQuery, ScaleMix, at_nearest, nearest
 from dreamsr.core.backbones.sr3 import SR3
@@ -21,7 +21,7 @@ from dreamsr.core.device import Compute
 from dreamsr.core.dream import dream_loss
 from dreamsr.core.samplers import sample
 from dreamsr.errors import ConfigError
-from dreamsr.files.weights import load_weights, save_weights
+from dreamsr.weights.file import load_weights, save_weights
 
 SMALL = IDMConfig(
     encoder_channels=5,
@@ -82,14 +82,14 @@ def test_any_size_is_enlarged_by_any_factor(factor: Fraction, cells: tuple[int, 
 def test_without_a_factor_it_is_the_largest(size: tuple[int, int]) -> None:
     denoiser, low = idm(), images(1, size=size)
     condition, same = denoiser.condition(low), denoiser.condition(low, Fraction(4))
-    assert torch.equal(condition.y, degrade.enlarge(low, 4))
+    assert torch.equal(condition.y, resize.enlarge(low, 4))
     assert torch.equal(condition.y, same.y)
     assert run(denoiser, low).shape == (1, 3, 4 * size[0], 4 * size[1])
 
 
 def test_base_is_the_bicubic_enlargement_by_the_factor() -> None:
     low = images(1, size=(10, 20))
-    expected = degrade.resize(low, 37, 74, scale=3.7)
+    expected = resize.resize(low, 37, 74, scale=3.7)
     torch.testing.assert_close(idm().condition(low, Fraction(37, 10)).y, expected, rtol=0, atol=1e-14)
 
 
@@ -306,11 +306,11 @@ def test_training_with_a_factor_per_step_lowers_the_loss_and_reaches_every_param
     named = dict(denoiser.net.named_parameters())
     optimizer = torch.optim.Adam(named.values(), lr=5e-3)
     large, t = images(4, seed=3, size=(16, 16), dtype=torch.float32), torch.tensor([1.0, 2.0, 4.0, STEPS])
-    low = degrade.shrink(large, 4)
+    low = resize.shrink(large, 4)
     generator, history = torch.Generator().manual_seed(0), []
     for _ in range(100):
         side = int(torch.randint(5, 17, (), generator=generator))
-        x0, eps = degrade.resize(large, side, side), noises(4, size=(16, 16), dtype=torch.float32)[..., :side, :side]
+        x0, eps = resize.resize(large, side, side), noises(4, size=(16, 16), dtype=torch.float32)[..., :side, :side]
         condition = denoiser.condition(low, Fraction(side, 4))
         losses = dream_loss(denoiser, x0, condition, eps, t, power=power)
         assert losses.shape == (4,)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from oracles import images
 
-from dreamsr.core.degrade import enlarge, shrink
 from dreamsr.core.pixels import from_tensor, match_low_frequencies, to_tensor
+from dreamsr.core.resize import enlarge, shrink
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

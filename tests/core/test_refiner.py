@@ -8,7 +8,7 @@ from oracles import images, noises
 from torch import Tensor, nn
 
 from dreamsr.config import ModelConfig, Prediction, ProcessConfig, RefinerConfig
-from dreamsr.core import degrade
+from dreamsr.core import resize
 from dreamsr.core.backbones import BACKBONES, build_denoiser, build_net
 from dreamsr.core.denoiser import Condition, Denoiser
 from dreamsr.core.device import Compute
@@ -62,7 +62,7 @@ def test_fresh_refiner_returns_its_base_which_is_the_bicubic_enlargement(
     denoiser = refiner(scale=scale, fresh=True)
     low = images(2, size=size)
     base = denoiser.condition(low).y
-    assert torch.equal(base, degrade.enlarge(low, scale))
+    assert torch.equal(base, resize.enlarge(low, scale))
     assert torch.equal(run(denoiser, low, steps=steps), base)
 
 
@@ -224,7 +224,7 @@ def test_training_on_one_image_lowers_the_loss() -> None:
         denoiser = build_denoiser(config, build_net(config))
     optimizer = torch.optim.Adam(denoiser.net.parameters(), lr=1e-2)
     x0 = images(1, seed=3, size=(12, 12), dtype=torch.float32)
-    low = degrade.shrink(x0, 2)
+    low = resize.shrink(x0, 2)
     eps, t = noises(1, size=(12, 12), dtype=torch.float32), torch.tensor([500.0])
     history = []
     for _ in range(40):

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dreamsr.config import ModelConfig, Prediction, ProcessConfig, ResShiftConfig
-from dreamsr.core import degrade
+from dreamsr.core import resize
 from dreamsr.core.backbones import build_denoiser, build_net
 from dreamsr.core.backbones.resshift import ScaledBlock, SwinUNet
 from dreamsr.core.denoiser import Condition, Denoiser
 from dreamsr.core.device import Compute
 from dreamsr.core.dream import dream_inputs, dream_loss
 from dreamsr.core.samplers import sample
-from dreamsr.files.weights import load_weights, save_weights
+from dreamsr.weights.file import load_weights, save_weights
 
 SMALL = ResShiftConfig(
     channels=8, multipliers=(1, 2), blocks_per_level=1, swin_width=8, heads=2, window=3, dropout=0.2, groups=4
@@ -154,7 +154,7 @@ def test_fresh_net_that_predicts_x0_returns_the_bicubic_enlargement(
     process: ProcessConfig, size: tuple[int, int]
 ) -> None:
     denoiser, low = resshift(config_of(process=process), fresh=True), images(2, size=size)
-    base = degrade.enlarge(low, 2)
+    base = resize.enlarge(low, 2)
     condition = denoiser.condition(low)
     assert torch.equal(condition.y, base)
     assert condition.features is low
@@ -247,7 +247,7 @@ def test_sampling_gives_an_image(
 def batch(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
     """(x0, low, eps) of four images."""
     x0 = images(4, seed=3, size=(12, 12), dtype=dtype)
-    return x0, degrade.shrink(x0, 2), noises(4, size=(12, 12), dtype=dtype)
+    return x0, resize.shrink(x0, 2), noises(4, size=(12, 12), dtype=dtype)
 
 
 @pytest.mark.parametrize("power", [0.0, 1.0, 3.0, math.inf])

@@ -9,7 +9,7 @@ from oracles import images, noises
 from torch import Tensor, nn
 
 from dreamsr.config import ModelConfig, Prediction, ProcessConfig, SR3Config
-from dreamsr.core import degrade
+from dreamsr.core import resize
 from dreamsr.core.backbones import build_denoiser, build_net
 from dreamsr.core.backbones.sr3 import SR3
 from dreamsr.core.backbones.unet import NoiseLevelCode, SelfAttention
@@ -17,7 +17,7 @@ from dreamsr.core.denoiser import Condition, Denoiser
 from dreamsr.core.device import Compute
 from dreamsr.core.dream import dream_loss
 from dreamsr.core.samplers import sample
-from dreamsr.files.weights import load_weights, save_weights
+from dreamsr.weights.file import load_weights, save_weights
 
 SMALL = SR3Config(channels=8, multipliers=(1, 2, 3), blocks_per_level=1, attention_levels=(1,), dropout=0.2, groups=4)
 STEPS = 6
@@ -129,7 +129,7 @@ def test_attention_is_in_the_middle_and_at_the_named_levels(levels: tuple[int, .
 @pytest.mark.parametrize("scale", [1, 3, 4])
 def test_any_size_is_enlarged_by_the_scale(size: tuple[int, int], scale: int) -> None:
     denoiser, low = sr3(scale=scale), images(2, size=size)
-    assert torch.equal(denoiser.condition(low).y, degrade.enlarge(low, scale))
+    assert torch.equal(denoiser.condition(low).y, resize.enlarge(low, scale))
     out = run(denoiser, low)
     assert out.shape == (2, 3, scale * size[0], scale * size[1])
     assert bool(out.isfinite().all())
@@ -274,7 +274,7 @@ def batch() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(x0, low, eps, t) of four images."""
     x0 = images(4, seed=3, size=(8, 8), dtype=torch.float32)
     t = torch.tensor([1.0, 2.0, 4.0, STEPS], dtype=torch.float64)
-    return x0, degrade.shrink(x0, 2), noises(4, size=(8, 8), dtype=torch.float32), t
+    return x0, resize.shrink(x0, 2), noises(4, size=(8, 8), dtype=torch.float32), t
 
 
 @pytest.mark.parametrize(

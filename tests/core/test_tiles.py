@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dreamsr.core.sizes import FACTOR_PARTS, whole_px
 from dreamsr.core.tiles import (
     ALIGN_PX,
     OVERLAP_PX,
@@ -22,7 +21,8 @@ from dreamsr.core.tiles import (
     smallest_tile_px,
     windows,
 )
-from dreamsr.tasks.settings import SMALLEST_TILE_PX
+from dreamsr.upscaling.settings import SMALLEST_TILE_PX
+from dreamsr.upscaling.sizes import FACTOR_PARTS, whole_px
 
 SMALLEST = 2 * OVERLAP_PX + ALIGN_PX
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dreamsr.config import IDMConfig
-from dreamsr.core import degrade
+from dreamsr.core import resize
 from dreamsr.core.backbones.refiner import Encoder
 from dreamsr.core.backbones.unet import UNet
 from dreamsr.core.denoiser import Condition
@@ -124,7 +124,7 @@ class IDM(nn.Module):
             raise ValueError(
                 f"{factor} times {width}x{height} are no whole pixels; pad to a multiple of the denominator"
             )
-        return Condition(y=degrade.enlarge(low, factor), features=self.encoder(low))
+        return Condition(y=resize.enlarge(low, factor), features=self.encoder(low))
 
     def forward(self, x_t: Tensor, condition: Condition, level: Tensor) -> Tensor:
         """x_t [B,3,H,W], level [B] in [0,1] -> eps [B,3,H,W]."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dreamsr.config import RefinerConfig
-from dreamsr.core import degrade
+from dreamsr.core import resize
 from dreamsr.core.backbones.blocks import (
     LevelEmbedding,
     ModulatedBlock,
@@ -108,7 +108,7 @@ class Refiner(nn.Module):
         require_own_scale(self.scale, scale)
         features = self.encoder(low)
         residual = F.pixel_shuffle(self.base(features), self.scale).to(low.dtype) / self.gain  # [B,3,H,W]
-        return Condition(y=degrade.enlarge(low, self.scale) + residual, features=features)
+        return Condition(y=resize.enlarge(low, self.scale) + residual, features=features)
 
     def forward(self, x_t: Tensor, condition: Condition, level: Tensor) -> Tensor:
         """x_t [B,3,H,W], level [B] in [0,1] -> x0 [B,3,H,W]."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dreamsr.config import ResShiftConfig
-from dreamsr.core import degrade
+from dreamsr.core import resize
 from dreamsr.core.backbones.blocks import LevelEmbedding, pad_to_multiple, require_own_scale
 from dreamsr.core.backbones.swin import SwinBlock
 from dreamsr.core.backbones.unet import GroupNorm, zeroed
@@ -147,7 +147,7 @@ class ResShift(nn.Module):
     def encode(self, low: Tensor, scale: Fraction | None = None) -> Condition:
         """low [B,3,h,w] in [-1,1] -> y [B,3,H,W], features: low itself. Raises ValueError for another scale."""
         require_own_scale(self.scale, scale)
-        return Condition(y=degrade.enlarge(low, self.scale), features=low)
+        return Condition(y=resize.enlarge(low, self.scale), features=low)
 
     def forward(self, x_t: Tensor, condition: Condition, level: Tensor) -> Tensor:
         """x_t [B,3,H,W], level [B] in [0,1] -> x0, eps or v [B,3,H,W]. Raises ValueError without features."""

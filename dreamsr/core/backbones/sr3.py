@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dreamsr.config import SR3Config
-from dreamsr.core import degrade
+from dreamsr.core import resize
 from dreamsr.core.backbones.blocks import pad_to_multiple, require_own_scale
 from dreamsr.core.backbones.unet import UNet
 from dreamsr.core.denoiser import Condition
@@ -35,7 +35,7 @@ class SR3(nn.Module):
     def encode(self, low: Tensor, scale: Fraction | None = None) -> Condition:
         """low [B,3,h,w] in [-1,1] -> y [B,3,H,W], no features. Raises ValueError for another scale than its own."""
         require_own_scale(self.scale, scale)
-        return Condition(y=degrade.enlarge(low, self.scale))
+        return Condition(y=resize.enlarge(low, self.scale))
 
     def forward(self, x_t: Tensor, condition: Condition, level: Tensor) -> Tensor:
         """x_t [B,3,H,W], level [B] in [0,1] -> eps [B,3,H,W] (x0 or v if so trained)."""

@@ -1,0 +1,1 @@
+"""Comparing methods on the same pictures, by rules that are named with every figure."""

@@ -1,0 +1,189 @@
+"""Run a report again and say whether its figures hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from pydantic import TypeAdapter, ValidationError
+
+from dreamsr.bench.benchmark import FORMAT, OnNotice, Report, Request, bench
+from dreamsr.bench.sweep import OnProgress
+from dreamsr.errors import DataError, UsageError, printable
+
+TOLERANCE = {
+    "psnr_y": 0.005,
+    "ssim_y": 0.0005,
+    "psnr_rgb": 0.005,
+    "lpips_alex": 0.0005,
+    "lpips_vgg": 0.0005,
+    "lr_psnr": 0.05,
+    "colour_error": 0.005,
+}
+"""Timings are not compared: they belong to the machine and the hour."""
+
+Figure = float | Literal["inf", "-inf", "nan"] | None
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """A figure, or a fact under the figures, that came out differently; `figure` names it."""
+
+    where: str
+    figure: str
+    before: Any
+    now: Any
+
+
+@dataclass(frozen=True)
+class Check:
+    """`compared` figures, those that deviate, and the report of the new run."""
+
+    compared: int
+    deviations: tuple[Deviation, ...]
+    report: Report
+
+    @property
+    def holds(self) -> bool:
+        return not self.deviations
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """Raises DataError for a file that is no report."""
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not a readable report ({error}); give the file that --json wrote") from None
+    if not isinstance(report, dict) or report.get("format") != FORMAT:
+        raise DataError(f"{path}: not a report of dreamsr bench ({FORMAT}); give the file that --json wrote")
+    return report
+
+
+def request_of(report: Mapping[str, Any], source: Path) -> Request:
+    """The request that a report answers. Raises DataError where it is damaged."""
+    known = {field.name for field in dataclasses.fields(Request)}
+    given = report.get("request")
+    if not isinstance(given, dict) or not set(given) <= known or not given.get("data"):
+        raise DataError(f"{source}: its request is damaged or of another version of dreamsr; make the report again")
+    return cast(Request, _checked(Request, given, source, "request"))
+
+
+def _checked(kind: Any, value: object, source: Path, what: str) -> Any:
+    """`value` as a `kind`, strict about types. Raises DataError."""
+    try:
+        # JSON mode takes objects for dataclasses and arrays for tuples.
+        return TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in (what, *first["loc"]))
+        raise DataError(f"{source}: its {what} is damaged ({printable(where)}: {first['msg']})") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{source}: its {what} is damaged ({printable(str(error))})") from None
+
+
+@dataclass(frozen=True)
+class Named:
+    """A set of pictures, or weights, and what they were."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a row is found by again, and its figures; "inf" stands for an infinite value."""
+
+    dataset: str
+    method: str
+    steps: int | None
+    stochasticity: float | None
+    seed: int | None
+    psnr_y: Figure = None
+    ssim_y: Figure = None
+    psnr_rgb: Figure = None
+    lpips_alex: Figure = None
+    lpips_vgg: Figure = None
+    lr_psnr: Figure = None
+    colour_error: Figure = None
+
+
+def require_figures(report: Mapping[str, Any], source: Path) -> None:
+    """Raise DataError unless everything that is compared has the type that it must have."""
+    for what, kind in (("datasets", list[Named]), ("weights", list[Named]), ("rows", list[Row])):
+        _checked(kind, report.get(what), source, what)
+
+
+def refuse_commands(request: Request, source: Path, on_notice: OnNotice, *, run_commands: bool) -> None:
+    """Show the commands that a report would run. Raises UsageError unless they may be run."""
+    for name, command in request.commands:
+        on_notice(f"{source} runs {name}: {command}")
+    if request.commands and not run_commands:
+        raise UsageError(
+            f"{source} holds commands that would be run on this machine, {len(request.commands)} in all, shown above; "
+            "nothing was run. Read them, and give --run-commands if you trust them"
+        )
+
+
+def check(
+    path: Path,
+    *,
+    run_commands: bool = False,
+    work: Path | None = None,
+    on_progress: OnProgress | None = None,
+    on_notice: OnNotice = lambda _: None,
+) -> Check:
+    """Compute everything in a report anew, nothing taken from finished images, and compare within TOLERANCE.
+
+    Commands of other tools in it are run only with `run_commands`. Raises DataError and UsageError.
+    """
+    before = read_report(path)
+    request = request_of(before, path)
+    require_figures(before, path)
+    refuse_commands(request, path, on_notice, run_commands=run_commands)
+    line = f"dreamsr bench --check {path}"
+    now = bench(request, work=work, fresh=True, command_line=line, on_progress=on_progress, on_notice=on_notice)
+    facts = _facts(before, now.data)
+    old, new = (_rows(data) for data in (before, now.data))
+    compared = 0
+    deviations = [*facts, *(Deviation(_where(key), "row", "given", "missing") for key in old if key not in new)]
+    for key, row in old.items():
+        for figure, tolerance in TOLERANCE.items():
+            if key in new and row.get(figure) is not None:
+                compared += 1
+                if not _agrees(row[figure], new[key][figure], tolerance):
+                    deviations.append(Deviation(_where(key), figure, row[figure], new[key][figure]))
+    return Check(compared, tuple(deviations), now)
+
+
+def _facts(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Deviation]:
+    """Pictures and weights that are no longer the same files."""
+    found = []
+    for group, what in (("datasets", "pictures"), ("weights", "weights")):
+        old, new = ({one["name"]: one["sha256"] for one in data[group]} for data in (before, now))
+        found += [
+            Deviation(name, f"{what} sha256", old[name], new.get(name)) for name in old if old[name] != new.get(name)
+        ]
+    return found
+
+
+def _rows(data: Mapping[str, Any]) -> dict[tuple[Any, ...], Mapping[str, Any]]:
+    names = ("dataset", "method", "steps", "stochasticity", "seed")
+    return {tuple(row[name] for name in names): row for row in data["rows"]}
+
+
+def _where(key: tuple[Any, ...]) -> str:
+    dataset, method, steps, stochasticity, seed = key
+    more = [f"steps {steps}" if steps is not None else "", f"stochasticity {stochasticity:g}" if stochasticity else ""]
+    more.append(f"seed {seed}" if seed is not None else "")
+    return " ".join(part for part in (dataset, method, *more) if part)
+
+
+def _agrees(before: Any, now: Any, tolerance: float) -> bool:
+    if now is None:
+        return False
+    a, b = float(before), float(now)  # "inf" stands for an infinite value
+    return a == b or abs(a - b) <= tolerance

@@ -1,0 +1,226 @@
+"""Under which rules a figure was measured: crop, small image, luma, border. Every report prints them in words.
+
+`standard` is what papers since EDSR use. `y-channel` is the older way of VDSR (Kim et al. 2016), in which the
+published bicubic figures were computed. `idm` is the square protocol of SR3 and IDM.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dreamsr.core import resize
+from dreamsr.core.noise import seed_of
+from dreamsr.core.pixels import Pixels
+from dreamsr.errors import DataError, UsageError
+from dreamsr.measure import metrics
+
+ProtocolName = Literal["standard", "y-channel", "idm"]
+MOST_BLUR_PX, MOST_NOISE = 20.0, 255.0
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is done to a picture before and while it is measured.
+
+    rounded_luma: Y rounded, as an 8-bit YCbCr file holds it, and results held to 16..235. grey_as_is: grey files are
+    scored on their own 0..255 values, not on luma. interpolate_luma: bicubic and Lanczos work on Y alone and in
+    floating point. square: the whole picture is shrunk to a square before anything else.
+    """
+
+    name: ProtocolName
+    summary: str
+    rounded_luma: bool = False
+    grey_as_is: bool = False
+    interpolate_luma: bool = False
+    square: bool = False
+
+    def luma(self, image: Tensor, *, grey: bool) -> Tensor:
+        """[3,H,W] on 0..255 -> the plane [H,W] on which PSNR-Y and SSIM-Y are computed."""
+        plane = image[0] if grey and self.grey_as_is else metrics.luma(image)
+        return metrics.to_grey_levels(plane) if self.rounded_luma else plane
+
+    def finish(self, plane: Tensor) -> Tensor:
+        """A result's luma plane as it is compared: rounded and held to 16..235 (VDSR), or left alone."""
+        if not self.rounded_luma:
+            return plane
+        return metrics.to_grey_levels(plane).clamp(metrics.LUMA_OFFSET, metrics.LUMA_TOP)
+
+    def words(self, *, scale: int, degradation: Degradation, paired: bool, square_px: int) -> dict[str, Any]:
+        """The rules in full, for the report."""
+        crop = (
+            f"short side shrunk to {square_px} px (its own length if shorter), centre square, multiple of {scale}"
+            if self.square
+            else f"top-left crop to a multiple of {scale}"
+        )
+        small = "paired low-resolution files" if paired else f"{degradation.text} (seed {degradation.seed}), 8 bit"
+        luma = "MATLAB rgb2ycbcr, 16..235" + (", rounded and clipped" if self.rounded_luma else ", not rounded")
+        return {
+            "name": self.name,
+            "summary": self.summary,
+            "scale": scale,
+            "truth": crop + "; 8 bit; alpha dropped",
+            "small_image": small,
+            "luma": luma
+            + ("; grey files on their own values" if self.grey_as_is else "; grey files as three channels"),
+            "border_px": scale,
+            "psnr_y": f"dB, peak 255, on luma, {scale} px border shaved",
+            "ssim_y": f"11x11 Gaussian, sigma 1.5, valid windows, on luma, {scale} px border shaved",
+            "psnr_rgb": f"dB, peak 255, over R, G and B together, {scale} px border shaved",
+            "lr_psnr": "dB, RGB, between the result shrunk by MATLAB's bicubic to 8 bit and the small image",
+            "colour_error": f"grey levels, mean |difference of {metrics.COLOUR_BLOCK_PX} px block means|",
+            "lpips": "v0.1, RGB in [-1,1], whole image; networks alex and vgg",
+            "niqe": "not computed: no maintained library with an acceptable licence gives it",
+            "fid": "not computed: it is biased on fewer than 2,000 images",
+            "seconds_per_megapixel": "seconds per megapixel of the small image; commands include their start",
+            "interpolation": "bicubic (MATLAB) and lanczos (Pillow)"
+            + (" on luma alone, in floating point" if self.interpolate_luma else " on 8-bit RGB"),
+        }
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    "standard": Protocol("standard", "MATLAB-bicubic small image from RGB, luma not rounded (papers since EDSR)"),
+    "y-channel": Protocol(
+        "y-channel",
+        "as VDSR: bicubic on the luma of the file alone, luma in 8 bit, grey files on their own values",
+        rounded_luma=True,
+        grey_as_is=True,
+        interpolate_luma=True,
+    ),
+    "idm": Protocol("idm", "as SR3 and IDM: each picture shrunk and cut to a centre square", square=True),
+}
+
+
+@dataclass(frozen=True)
+class KnownSet:
+    """A standard set, told by its file names, and its published bicubic figures: scale -> (PSNR-Y, SSIM-Y)."""
+
+    name: str
+    stems: frozenset[str]
+    bicubic: dict[int, tuple[float, float]]
+
+
+KNOWN_SETS = (
+    KnownSet(
+        "Set5",
+        frozenset({"baby", "bird", "butterfly", "head", "woman"}),
+        {2: (33.66, 0.9299), 3: (30.39, 0.8682), 4: (28.42, 0.8104)},
+    ),
+    KnownSet(
+        "Set14",
+        frozenset(
+            {"baboon", "barbara", "bridge", "coastguard", "comic", "face", "flowers", "foreman", "lenna", "man"}
+            | {"monarch", "pepper", "ppt3", "zebra"}
+        ),
+        {2: (30.24, 0.8688), 3: (27.55, 0.7742), 4: (26.00, 0.7027)},
+    ),
+)
+
+
+def known_set(stems: frozenset[str]) -> KnownSet | None:
+    """The standard set that has exactly these files, if any."""
+    return next((one for one in KNOWN_SETS if one.stems == {stem.lower() for stem in stems}), None)
+
+
+def choose_protocol(name: str) -> Protocol:
+    """Raises UsageError for an unknown name."""
+    if name not in PROTOCOLS:
+        raise UsageError(f"--protocol is {name!r}, but it must be one of {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """How the small image is made: blur (sigma in px of the large one), bicubic, noise (sigma in grey levels), JPEG."""
+
+    text: str = "bicubic"
+    seed: int = 0
+    blur_px: float = 0.0
+    noise: float = 0.0
+    jpeg_quality: int | None = None
+
+    def apply(self, truth: Tensor, scale: int, number: int) -> Pixels:
+        """[3,s*h,s*w] on 0..255 -> [h,w,3] uint8; `number` tells the images of one set apart in the noise."""
+        image = gaussian_blur(truth, self.blur_px) if self.blur_px else truth
+        image = resize.shrink(image, scale)
+        if self.noise:
+            generator = torch.Generator().manual_seed(seed_of(self.seed, number))
+            image = image + self.noise * torch.randn(image.shape, generator=generator, dtype=image.dtype)
+        pixels = metrics.as_pixels(image)
+        return pixels if self.jpeg_quality is None else through_jpeg(pixels, self.jpeg_quality)
+
+
+def parse_degradation(text: str, seed: int = 0) -> Degradation:
+    """`bicubic`, or parts joined by +: `blur-1.2+noise-10+jpeg-75`. Raises UsageError."""
+    values: dict[str, float] = {}
+    for part in text.split("+"):
+        match = re.fullmatch(r"(blur|noise)-(\d+(?:\.\d+)?)|(jpeg)-(\d+)|bicubic", part)
+        name = None if match is None else match[1] or match[3] or "bicubic"
+        if match is None or name is None or name in values:
+            raise UsageError(
+                f"--degradation is {text!r}, but it must be bicubic, or a sum such as blur-1.2+noise-10+jpeg-75"
+            )
+        values[name] = float(match[2] or match[4] or 0)
+    quality = values.get("jpeg")
+    if quality is not None and not 1 <= quality <= 100:
+        raise UsageError(f"--degradation asks for JPEG quality {quality:g}, but it must be 1..100")
+    blur, noise = values.get("blur", 0.0), values.get("noise", 0.0)
+    if blur > MOST_BLUR_PX or noise > MOST_NOISE:
+        raise UsageError(f"--degradation is {text!r}; blur may reach {MOST_BLUR_PX:g} px and noise {MOST_NOISE:g}")
+    return Degradation(text, seed, blur, noise, None if quality is None else int(quality))
+
+
+def gaussian_blur(image: Tensor, sigma_px: float) -> Tensor:
+    """[3,H,W], an isotropic Gaussian cut at 4 sigma, borders mirrored with the edge repeated."""
+    radius = math.ceil(4 * sigma_px)
+    position = torch.arange(-radius, radius + 1, dtype=image.dtype)
+    weights = (-(position**2) / (2 * sigma_px**2)).exp()
+    weights = weights / weights.sum()
+    for axis in (-2, -1):
+        size = image.shape[axis]
+        mirror = torch.cat([torch.arange(size), torch.arange(size).flip(0)])
+        index = mirror[torch.arange(-radius, size + radius) % (2 * size)]
+        image = image.index_select(axis % image.ndim, index).unfold(axis, 2 * radius + 1, 1) @ weights
+    return image
+
+
+def through_jpeg(pixels: Pixels, quality: int) -> Pixels:
+    """[h,w,3] uint8 as it comes back from a JPEG file with 4:2:0 colour, the usual one."""
+    from PIL import Image
+
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=2)
+    return np.array(Image.open(file, formats=["JPEG"]).convert("RGB"))
+
+
+def cut_truth(pixels: Pixels, protocol: Protocol, *, scale: int, square_px: int) -> Pixels:
+    """The part of a picture [H,W,3] uint8 that is the truth: its sides are multiples of `scale`.
+
+    Raises DataError for a picture too small to be measured.
+    """
+    if protocol.square:
+        pixels = centre_square(pixels, square_px)
+    height, width = (n // scale * scale for n in pixels.shape[:2])
+    if min(height, width) < metrics.SSIM_WINDOW + 2 * scale:
+        raise DataError(
+            f"{pixels.shape[1]}x{pixels.shape[0]} is too small to be measured at x{scale}; "
+            f"need {metrics.SSIM_WINDOW + 2 * scale} px or more on each side"
+        )
+    return np.ascontiguousarray(pixels[:height, :width])
+
+
+def centre_square(pixels: Pixels, side_px: int) -> Pixels:
+    """[H,W,3] -> [n,n,3], n = min(side_px, H, W): the short side shrunk to n by bicubic, then the middle cut out."""
+    short = min(pixels.shape[:2])
+    side = min(side_px, short)
+    height, width = (max(side, round(n * side / short)) for n in pixels.shape[:2])
+    image = resize.resize(metrics.planes(pixels), height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return metrics.as_pixels(image)[top : top + side, left : left + side]

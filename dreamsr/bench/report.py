@@ -1,0 +1,189 @@
+"""From single results to what is read: rows, summaries with their uncertainty, paired differences, JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from dreamsr.bench.methods import Variant
+from dreamsr.bench.score import LOWER_IS_BETTER, METRICS
+from dreamsr.bench.stats import estimate, paired
+from dreamsr.bench.sweep import Result
+
+Key = tuple[str, str, int | None, float | None]
+"""(dataset, method, steps, stochasticity): a variant without its seed."""
+
+
+def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """One row per set, method and variant: means over images, seconds per megapixel over the whole set."""
+    groups: dict[tuple[str, str, Variant], list[Result]] = {}
+    for result in results:
+        groups.setdefault((result.dataset, result.method, result.variant), []).append(result)
+    return [_row(group) for group in groups.values()]
+
+
+def _row(group: Sequence[Result]) -> dict[str, Any]:
+    first = group[0]
+    peaks = [r.record.peak_memory_mb for r in group if r.record.peak_memory_mb is not None]
+    evaluations = [r.record.evaluations for r in group if r.record.evaluations is not None]
+    return {
+        "dataset": first.dataset,
+        "method": first.method,
+        "kind": first.kind,
+        "steps": first.variant.steps,
+        "stochasticity": first.variant.stochasticity,
+        "seed": first.variant.seed,
+        "images": len(group),
+        **{name: _mean([r.record.scores[name] for r in group]) for name in METRICS},
+        "seconds_per_megapixel": _seconds_per_megapixel(group),
+        "peak_memory_mb": max(peaks) if peaks else None,
+        "evaluations": sum(evaluations) / len(evaluations) if evaluations else None,
+    }
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """None as soon as one image has no figure: a mean over some images is not the mean."""
+    known = list(values)
+    if any(value is None for value in known):
+        return None
+    return sum(value for value in known if value is not None) / len(known)
+
+
+def _seconds_per_megapixel(group: Sequence[Result]) -> float | None:
+    seconds = [result.record.seconds for result in group]
+    if any(value is None for value in seconds):
+        return None
+    return sum(s for s in seconds if s is not None) / sum(result.megapixels for result in group)
+
+
+def tables(results: Sequence[Result], metric: str) -> dict[Key, list[list[float]]]:
+    """[seeds][images] values of one metric for every variant that has it on all images."""
+    found: dict[Key, dict[int | None, list[float | None]]] = {}
+    for r in results:
+        key = (r.dataset, r.method, r.variant.steps, r.variant.stochasticity)
+        found.setdefault(key, {}).setdefault(r.variant.seed, []).append(r.record.scores[metric])
+    whole = {}
+    for key, seeds in found.items():
+        values = [[v for v in column if v is not None] for column in seeds.values()]
+        if all(len(a) == len(b) for a, b in zip(values, seeds.values(), strict=True)):
+            whole[key] = values
+    return whole
+
+
+def summary(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """One entry per set, method, steps and stochasticity: an `Estimate` of every metric."""
+    entries: dict[Key, dict[str, Any]] = {}
+    kinds = {(r.dataset, r.method): r.kind for r in results}
+    for metric in METRICS:
+        for key, values in tables(results, metric).items():
+            entry = entries.setdefault(key, {**_named(key), "kind": kinds[key[:2]], "metrics": {}})
+            entry["metrics"][metric] = dataclasses.asdict(estimate(values))
+    timed: dict[Key, list[Result]] = {}
+    for r in results:
+        timed.setdefault((r.dataset, r.method, r.variant.steps, r.variant.stochasticity), []).append(r)
+    for key, group in timed.items():
+        if key in entries:
+            entries[key]["seconds_per_megapixel"] = _seconds_per_megapixel(group)
+            peaks = [r.record.peak_memory_mb for r in group if r.record.peak_memory_mb is not None]
+            entries[key]["peak_memory_mb"] = max(peaks) if peaks else None
+    return [entries[key] for key in timed if key in entries]
+
+
+def _named(key: Key) -> dict[str, Any]:
+    return dict(zip(("dataset", "method", "steps", "stochasticity"), key, strict=True))
+
+
+def differences(results: Sequence[Result], pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """For every (a, b): a - b on each set, where both were run with the same numbers, or b has none."""
+    found = []
+    for metric in METRICS:
+        values = tables(results, metric)
+        for a, b in pairs:
+            for key in [key for key in values if key[1] == a]:
+                other = next((k for k in (_with(key, b), (key[0], b, None, None)) if k in values), None)
+                if other is None:
+                    continue
+                difference = paired(values[key], values[other], lower_is_better=metric in LOWER_IS_BETTER)
+                if difference is not None:
+                    found.append({
+                        "dataset": key[0], "metric": metric, "a": a, "b": b, "steps": key[2], "stochasticity": key[3],
+                        **dataclasses.asdict(difference), "clear": difference.is_clear,
+                    })  # fmt: skip
+    return found
+
+
+def _with(key: Key, method: str) -> Key:
+    return (key[0], method, key[2], key[3])
+
+
+def image_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """One row per image and variant: what the CSV holds."""
+    return [
+        {
+            "dataset": r.dataset,
+            "image": r.image,
+            "method": r.method,
+            "kind": r.kind,
+            "steps": r.variant.steps,
+            "stochasticity": r.variant.stochasticity,
+            "seed": r.variant.seed,
+            **{name: r.record.scores[name] for name in METRICS},
+            "seconds": r.record.seconds,
+            "seconds_per_megapixel": _seconds_per_megapixel([r]),
+            "megapixels": r.megapixels,
+            "peak_memory_mb": r.record.peak_memory_mb,
+            "evaluations": r.record.evaluations,
+            "output_sha256": r.record.output_sha256,
+        }
+        for r in results
+    ]
+
+
+def to_csv(report: Mapping[str, Any]) -> bytes:
+    """One line per image and variant, each with the origin of its figures, so that none travels without it."""
+    text = io.StringIO()
+    lines = [{**line, **_origin(report, line["method"])} for line in report["images"]]
+    writer = csv.DictWriter(text, list(lines[0]) if lines else ["dataset"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _harmless(value) for key, value in line.items()} for line in lines)
+    return text.getvalue().encode()
+
+
+def _harmless(value: Any) -> Any:
+    """A text that a spreadsheet would take for a formula, marked as text; everything else as it is."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+def _origin(report: Mapping[str, Any], method: str) -> dict[str, Any]:
+    protocol, machine = report["protocol"], report["environment"]
+    own: Mapping[str, Any] = next((w for w in report["weights"] if w["name"] == method), {})
+    return {
+        "protocol": protocol["name"],
+        "small_image": protocol["small_image"],
+        "scale": protocol["scale"],
+        "weights_sha256": own.get("sha256"),
+        "dtype": own.get("dtype"),
+        **{name: machine[name] for name in ("device", "threads", "torch", "dreamsr", "date")},
+        "command_line": report["command_line"],
+    }
+
+
+def to_json(report: Mapping[str, Any]) -> bytes:
+    """Strict JSON, indented; infinite values (equal images) become the text "inf"."""
+    return json.dumps(plain(report), indent=1, allow_nan=False).encode() + b"\n"
+
+
+def plain(value: Any) -> Any:
+    """`value` with everything in it as strict JSON can hold it."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    return value

@@ -1,0 +1,115 @@
+"""How `dreamsr bench` shows and writes what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dreamsr.cli import console
+
+if TYPE_CHECKING:
+    from dreamsr.bench.benchmark import Report
+    from dreamsr.bench.check import Check
+
+COLUMNS = {
+    "psnr_y": "PSNR-Y",
+    "ssim_y": "SSIM-Y",
+    "psnr_rgb": "PSNR-RGB",
+    "lpips_alex": "LPIPS",
+    "lpips_vgg": "LPIPS-vgg",
+    "lr_psnr": "LR-PSNR",
+    "colour_error": "colour",
+}
+DECIMALS = {"psnr_y": 2, "psnr_rgb": 2, "lr_psnr": 1, "colour_error": 2}
+
+
+def say_verdict(found: Check) -> None:
+    """What `--check` found, the deviations in a table."""
+    if found.deviations:
+        rows = [(d.where, d.figure, _plain(d.before), _plain(d.now)) for d in found.deviations]
+        console.table(["where", "figure", "report", "now"], rows)
+    verdict = "holds" if found.holds else "does not hold"
+    console.say(f"the report {verdict}: {found.compared} figures compared, {len(found.deviations)} deviations")
+
+
+def _plain(value: object) -> str:
+    return f"{value:.5f}" if isinstance(value, float) else str(value)
+
+
+def show(report: Report, json_file: Path | None) -> None:
+    """The protocol, a table per set, the published figures beside ours, and speed; nothing if JSON goes to stdout."""
+    if str(json_file) == "-":
+        return
+    words = report.data["protocol"]
+    console.say(f"protocol {words['name']}: x{words['scale']}; {words['truth']}; {words['small_image']}")
+    console.say(f"luma: {words['luma']}; {words['border_px']} px border shaved; LPIPS {words['lpips']}")
+    for dataset in report.data["datasets"]:
+        _show_dataset(report.data, dataset)
+    if report.data["speed"]:
+        from dreamsr.bench.speed import speed_columns
+
+        rows = [[e["method"], _cell(e["steps"], 0), *(_cell(v, 2) for v in speed_columns(e).values())]
+                for e in report.data["speed"]]  # fmt: skip
+        short = [name.replace("_seconds_per_megapixel", " s/MP").replace("_", " ") for name in speed_columns({})]
+        console.table(["method", "steps", *short], rows, title="speed, one 256 px picture")
+
+
+def _show_dataset(data: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
+    own = [entry for entry in data["summary"] if entry["dataset"] == dataset["name"]]
+    shown = [name for name in COLUMNS if any(name in entry["metrics"] for entry in own)]
+    many_seeds = any(entry["metrics"]["psnr_y"]["seed_std"] is not None for entry in own)
+    noisy = any(entry["stochasticity"] for entry in own)
+    rows = []
+    for entry in own:
+        head = [entry["method"], _cell(entry["steps"], 0), *([_cell(entry["stochasticity"], 2)] if noisy else [])]
+        means = [_cell(entry["metrics"].get(name, {}).get("mean"), DECIMALS.get(name, 4)) for name in shown]
+        luma = entry["metrics"]["psnr_y"]
+        half = None if luma["low"] is None else (luma["high"] - luma["low"]) / 2
+        means[0] += f" ±{_cell(half, 2)}" if half is not None else ""
+        seeds = [_cell(luma["seed_std"], 3)] if many_seeds else []
+        rest = [_cell(entry["seconds_per_megapixel"], 1), _cell(entry["peak_memory_mb"], 0)]
+        rows.append([*head, *means, *seeds, *rest])
+    title = f"{dataset['name']}: {dataset['images']} pictures; ± is half of PSNR-Y's 95 % interval over pictures"
+    columns = ["method", "steps", *(["stoch."] if noisy else []), *(COLUMNS[name] for name in shown)]
+    columns += [*(["over seeds"] if many_seeds else []), "s/MP", "MB"]
+    console.table(columns, rows, title=title)
+    for c in data["calibration"]:
+        if c["dataset"] == dataset["name"]:
+            verdict = "as published" if c["agrees"] else "NOT as published"
+            console.say(
+                f"bicubic by the {c['protocol']} protocol: {c['psnr_y']:.2f} / {c['ssim_y']:.4f}, {verdict} "
+                f"({c['published_psnr_y']:.2f} / {c['published_ssim_y']:.4f})"
+            )
+
+
+def _cell(value: float | None, decimals: int) -> str:
+    return "" if value is None else f"{value:.{decimals}f}"
+
+
+def write(
+    report: Report, *, json_file: Path | None, csv_file: Path | None, html_file: Path | None, plots: Path | None
+) -> None:
+    """The files asked for, each whole or not at all."""
+    from dreamsr.bench import report as texts
+    from dreamsr.disk import write_bytes_atomically
+
+    if str(json_file) == "-":
+        console.say_json(texts.plain(report.data))
+    elif json_file is not None:
+        write_bytes_atomically(json_file, texts.to_json(report.data))
+    if csv_file is not None:
+        write_bytes_atomically(csv_file, texts.to_csv(report.data))
+    if html_file is None and plots is None:
+        return
+    from dreamsr.bench.page import page
+    from dreamsr.bench.plots import plots as draw
+
+    figures = draw(texts.plain(report.data))
+    if html_file is not None:
+        write_bytes_atomically(html_file, page(report, figures))
+    if plots is not None:
+        plots.mkdir(parents=True, exist_ok=True)
+        for figure in figures:
+            write_bytes_atomically(plots / f"{figure.name}.svg", figure.svg)
+            write_bytes_atomically(plots / f"{figure.name}.png", figure.png)

@@ -1,0 +1,126 @@
+"""How `dreamsr upscale` shows its work: bars on a terminal, lines in a log, JSON for programs."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from dreamsr.cli import console
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+    from dreamsr.upscaling.files import Outcome, Status, Summary
+    from dreamsr.upscaling.plan import Job
+
+NAME_CHARS = 40
+
+
+class Report:
+    """Hears what a batch does (it is the batch's watcher) and shows it. Errors are shown even when quiet."""
+
+    def __init__(self, bars: Bars | None, *, as_json: bool, quiet: bool) -> None:
+        self.bars, self.as_json, self.quiet = bars, as_json, quiet
+        self.began = time.monotonic()
+        self.jobs = 0
+        self.finished_count = 0
+        self.finished_px = 0
+        self.overall: TaskID | None = None
+        self.current: TaskID | None = None
+        self.download: TaskID | None = None
+
+    def planned(self, jobs: Sequence[Job], notes: Sequence[str]) -> None:
+        """The jobs of this process, before the first."""
+        self.jobs = len(jobs)
+        for text in notes:
+            self.noticed(text)
+        if self.bars is not None and len(jobs) > 1:
+            # Time goes with pixels: counting files would promise nonsense where sizes differ.
+            self.overall = self.bars.add_task("", total=sum(job.width * job.height for job in jobs))
+
+    def started(self, job: Job) -> None:
+        """Work on one file begins."""
+        if self.bars is None:
+            return
+        self.current = self.bars.add_task(_short(job.source.label), total=1.0)
+        self._show_overall(0)
+
+    def progressed(self, job: Job, fraction: float) -> None:
+        """Work on one file goes on, 0 to 1."""
+        if self.bars is None or self.current is None:
+            return
+        self.bars.update(self.current, completed=fraction)
+        self._show_overall(fraction * job.width * job.height)
+
+    def finished(self, outcome: Outcome) -> None:
+        """One file is done, skipped or has failed."""
+        if self.bars is not None and self.current is not None:
+            self.bars.remove_task(self.current)
+            self.current = None
+        self.finished_count += 1
+        self.finished_px += outcome.width * outcome.height
+        self._show_overall(0)
+        if self.as_json:
+            console.say_json(_plain(outcome))
+        if outcome.status == "failed":
+            console.fail(outcome.error or f"{outcome.input} failed")
+        elif not self.quiet:
+            console.note(_line(outcome))
+        for text in outcome.notes:
+            if not self.quiet:
+                console.warn(f"{outcome.input}: {text}")
+
+    def summarize(self, summary: Summary) -> None:
+        """One line on everything, where there was more than one file."""
+        if self.quiet or summary.total() < 2:
+            return
+        order: tuple[Status, ...] = ("planned", "done", "skipped", "failed")
+        told = ", ".join(f"{summary[status]} {status}" for status in order if summary[status])
+        console.note(f"{told} in {time.monotonic() - self.began:.1f} s")
+
+    def noticed(self, text: str) -> None:
+        """Something worth knowing."""
+        if not self.quiet:
+            console.note(text)
+
+    def downloaded(self, done: int, total: int) -> None:
+        """Bytes of the weights that have arrived."""
+        if self.bars is None:
+            return
+        if self.download is None:
+            self.download = self.bars.add_task("weights", total=total)
+        self.bars.update(self.download, completed=done, total=total)
+        if done >= total:
+            self.bars.remove_task(self.download)
+            self.download = None
+
+    def _show_overall(self, px_of_current: float) -> None:
+        if self.bars is not None and self.overall is not None:
+            text = f"{self.finished_count} of {self.jobs} files"
+            self.bars.update(self.overall, completed=self.finished_px + px_of_current, description=text)
+
+
+def _line(outcome: Outcome) -> str:
+    sizes = f"{outcome.input_width}x{outcome.input_height} to {outcome.width}x{outcome.height}"
+    if outcome.status == "planned":
+        return f"{outcome.input} -> {outcome.output}  {sizes}, {outcome.format}"
+    if outcome.status == "skipped":
+        return f"{outcome.input} -> {outcome.output}  skipped: it is there and whole"
+    measured = "" if outcome.consistency_db is None else f", consistency {outcome.consistency_db:.1f} dB"
+    return f"{outcome.input} -> {outcome.output}  {sizes} in {outcome.seconds:.1f} s{measured}"
+
+
+def _plain(outcome: Outcome) -> dict[str, object]:
+    """The fields that are known; infinity, which JSON lacks, as the text "inf"."""
+    values = {key: value for key, value in asdict(outcome).items() if value not in (None, ())}
+    measured = outcome.consistency_db
+    return values | ({"consistency_db": "inf"} if measured is not None and math.isinf(measured) else {})
+
+
+def _short(name: str) -> str:
+    name = console.one_line(name)
+    return name if len(name) <= NAME_CHARS else "…" + name[1 - NAME_CHARS :]

@@ -1,0 +1,129 @@
+"""Files that are either whole or absent, whatever happens to the writer."""
+
+import contextlib
+import errno
+import hashlib
+import os
+import platform
+import re
+import secrets
+import stat
+from pathlib import Path
+
+from dreamsr.errors import OutputError, printable
+
+# .NAME.dreamsr-HOST-PID-RANDOM.tmp; the host is there because a folder may be shared by machines with equal PIDs.
+TEMP_NAME = re.compile(r"\..*\.dreamsr-(?P<host>[0-9a-f]{8})-(?P<pid>[0-9]{1,10})-[0-9a-f]{8}\.tmp", re.DOTALL)
+NAME_LIMIT_BYTES = 255
+NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+"""How file systems say that they know no fsync; everything else that it answers is a failure of the disk."""
+
+
+def write_bytes_atomically(path: Path | str, data: bytes | memoryview) -> None:
+    """Puts `data` at `path`, durably, in one step: readers see the old file or the whole new one.
+
+    A link is followed; devices and pipes are written straight. Raises OutputError; nothing is left behind
+    on any error, interrupts included.
+    """
+    target = Path(path)
+    try:
+        target = Path(os.path.realpath(path))
+        mode = _mode_of(target)
+        if mode is not None and stat.S_ISDIR(mode):
+            raise OutputError(f"{printable(path)} is a folder; give the name of a file to write.")
+        if mode is not None and not stat.S_ISREG(mode):
+            target.write_bytes(data)
+            return
+        temp = target.with_name(_temp_name(target.name))
+        try:
+            _write_durably(temp, data, mode)
+            os.replace(temp, target)  # noqa: PTH105 (tests break exactly this call)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temp.unlink()
+            raise
+        _sync_folder(target.parent)
+    except (OSError, ValueError) as error:
+        raise OutputError(_cannot_write(path, target, error)) from error
+
+
+def remove_stale_temps(folder: Path | str) -> int:
+    """Removes what killed writers of this host left in `folder` (not below it); returns how many files.
+
+    Where the system cannot tell whether a process lives (Windows), and for other hosts, files stay.
+    """
+    removed = 0
+    with contextlib.suppress(OSError):
+        for entry in list(os.scandir(folder)):
+            match = TEMP_NAME.fullmatch(entry.name)
+            if match is None or match["host"] != _host() or _is_alive(int(match["pid"])):
+                continue
+            with contextlib.suppress(OSError):
+                if entry.is_file(follow_symlinks=False):
+                    Path(entry.path).unlink()
+                    removed += 1
+    return removed
+
+
+def _temp_name(name: str) -> str:
+    ending = f".dreamsr-{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    head = f".{name}"
+    while len(os.fsencode(head)) > NAME_LIMIT_BYTES - len(ending):
+        head = head[:-1]  # by characters: half of one is no name everywhere
+    return head + ending
+
+
+def _host() -> str:
+    return hashlib.sha256(platform.node().encode("utf-8", "replace")).hexdigest()[:8]
+
+
+def _is_alive(pid: int) -> bool:
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True  # it lives and belongs to someone else
+    return True
+
+
+def _mode_of(path: Path) -> int | None:
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        return None
+
+
+def _write_durably(temp: Path, data: bytes | memoryview, mode: int | None) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    with os.fdopen(os.open(temp, flags, 0o666), "wb") as file:
+        if mode is not None and hasattr(os, "fchmod"):
+            with contextlib.suppress(OSError):
+                os.fchmod(file.fileno(), stat.S_IMODE(mode))
+        file.write(data)
+        file.flush()
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno not in NO_SYNC:
+                raise
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    with contextlib.suppress(OSError):  # some network file systems refuse; the file itself is safe
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _cannot_write(path: Path | str, target: Path, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError) and not target.parent.is_dir():
+        return f"{printable(path)} cannot be written: there is no folder {printable(target.parent)}; create it first."
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return f"{printable(path)} cannot be written: {printable(reason)}; free the place or choose another with -o."

@@ -1,0 +1,112 @@
+"""How good an enlarged image is, as the field measures it: PSNR and SSIM on MATLAB's luma, consistency, colour.
+
+Images here are [3,H,W] (or a plane [H,W]) in float64 on 0..255, not [-1,1]: the published figures are defined
+on 8-bit files, and rounding belongs to the protocol.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from dreamsr.core import resize
+
+PEAK = 255.0
+LUMA_WEIGHTS = (65.481, 128.553, 24.966)
+LUMA_OFFSET, LUMA_TOP = 16.0, 235.0
+SSIM_WINDOW, SSIM_SIGMA, SSIM_K = 11, 1.5, (0.01, 0.03)
+COLOUR_BLOCK_PX = 16
+
+
+def planes(pixels: NDArray[np.uint8]) -> Tensor:
+    """[H,W,3] uint8 -> [3,H,W] float64 on 0..255."""
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).double()
+
+
+def as_pixels(image: Tensor) -> NDArray[np.uint8]:
+    """[3,H,W] on 0..255 -> [H,W,3] uint8, clipped; halves round up as MATLAB's `uint8` does."""
+    return to_grey_levels(image).permute(1, 2, 0).to(torch.uint8).contiguous().numpy()
+
+
+def to_grey_levels(image: Tensor) -> Tensor:
+    """Clipped and rounded to the 256 values of an 8-bit file, same shape and dtype; halves round up."""
+    return (image.clamp(0, PEAK) + 0.5).floor()
+
+
+def luma(image: Tensor) -> Tensor:
+    """[3,H,W] -> [H,W]: MATLAB's `rgb2ycbcr` luma, black 16 and white 235 (BT.601 studio swing), not rounded."""
+    weights = torch.tensor(LUMA_WEIGHTS, dtype=image.dtype, device=image.device) / PEAK
+    return LUMA_OFFSET + torch.einsum("chw,c->hw", image, weights)
+
+
+def shave(image: Tensor, border_px: int) -> Tensor:
+    """[...,H,W] without `border_px` pixels on each side. Raises ValueError where nothing would be left."""
+    if border_px == 0:
+        return image
+    if min(image.shape[-2:]) <= 2 * border_px:
+        raise ValueError(
+            f"an image of {image.shape[-1]}x{image.shape[-2]} px has no inside {border_px} px from its border"
+        )
+    return image[..., border_px:-border_px, border_px:-border_px]
+
+
+def psnr(image: Tensor, truth: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB, peak 255, over all values at once; infinite for equal images."""
+    error = float((image.double() - truth.double()).square().mean())
+    return math.inf if error == 0 else 10 * math.log10(PEAK**2 / error)
+
+
+def ssim(image: Tensor, truth: Tensor) -> float:
+    """Structural similarity of two planes [H,W] (Wang et al. 2004).
+
+    Gaussian window 11x11, sigma 1.5, K = (0.01, 0.03), L = 255, only windows that lie fully inside ('valid').
+    Raises ValueError for planes smaller than the window.
+    """
+    if min(image.shape) < SSIM_WINDOW:
+        raise ValueError(f"SSIM needs {SSIM_WINDOW} px on each side, got {image.shape[1]}x{image.shape[0]}")
+    a, b = image.double(), truth.double()
+    stack = torch.stack([a, b, a * a, b * b, a * b])[:, None]  # [5,1,H,W]
+    mean_a, mean_b, square_a, square_b, product = _blur(stack)[:, 0]
+    c1, c2 = ((k * PEAK) ** 2 for k in SSIM_K)
+    var_a, var_b, covariance = square_a - mean_a**2, square_b - mean_b**2, product - mean_a * mean_b
+    top = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    bottom = (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
+    return float((top / bottom).mean())
+
+
+def _blur(stack: Tensor) -> Tensor:
+    """[N,1,H,W] -> [N,1,H-10,W-10]: the Gaussian window, one axis after the other."""
+    window = _window().to(stack.device)
+    return functional.conv2d(functional.conv2d(stack, window[None, None, :, None]), window[None, None, None, :])
+
+
+@lru_cache(maxsize=1)
+def _window() -> Tensor:
+    """[11] float64, sums to 1."""
+    position = torch.arange(SSIM_WINDOW, dtype=torch.float64) - SSIM_WINDOW // 2
+    weights = (-(position**2) / (2 * SSIM_SIGMA**2)).exp()
+    return weights / weights.sum()
+
+
+def low_psnr(image: Tensor, low: Tensor, scale: int) -> float:
+    """Consistency with the input, in dB: PSNR between the 8-bit MATLAB-bicubic shrunk `image` and `low`, over RGB.
+
+    image: [3,s*h,s*w]; low: [3,h,w]. Tells whether details were added to the small image or against it.
+    """
+    return psnr(to_grey_levels(resize.shrink(image, scale)), low)
+
+
+def colour_error(image: Tensor, truth: Tensor, block_px: int = COLOUR_BLOCK_PX) -> float:
+    """Colour and brightness drift in grey levels: mean over blocks and channels of |mean of image - mean of truth|.
+
+    Blocks are `block_px` square, the last ones cut by the border; texture averages out, tints do not.
+    """
+    difference = (image.double() - truth.double())[None]  # [1,3,H,W]
+    means = functional.avg_pool2d(difference, block_px, ceil_mode=True, count_include_pad=False)
+    return float(means.abs().mean())

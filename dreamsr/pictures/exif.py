@@ -1,0 +1,159 @@
+"""EXIF blocks: which way is up, and the few values that an enlarged picture must correct.
+
+Blocks are corrected in place rather than written anew, since makers' notes hold offsets that a move would break.
+Source: CIPA DC-008 (Exif 3.0), sections 4.5 and 4.6.
+"""
+
+import re
+import struct
+from collections.abc import Mapping
+
+from dreamsr.pictures.tiff import (
+    DESCRIPTIVE,
+    EXIF_IFD,
+    HEIGHT,
+    LONG,
+    ORIENTATION,
+    RESOLUTION_UNIT,
+    SHORT,
+    WIDTH,
+    X_RESOLUTION,
+    Y_RESOLUTION,
+    ByteOrder,
+    Entry,
+    Layout,
+    Node,
+    number,
+    read_directory,
+    read_header,
+    read_tree,
+    write_directory,
+    write_header,
+)
+
+PREFIX = b"Exif\0\0"
+PIXEL_X, PIXEL_Y, THUMBNAIL_AT, THUMBNAIL_BYTES = 40962, 40963, 513, 514
+
+
+def orientation_of(exif: bytes | None) -> int:
+    """1 to 8; 1 where the block says nothing sound."""
+    layout, first, block = _opened(exif)
+    if layout is None:
+        return 1
+    turn = number(read_directory(block, layout, first).get(ORIENTATION), layout.order)
+    return turn if turn is not None and 1 <= turn <= 8 else 1
+
+
+def kept_exif(exif: bytes | None) -> bytes | None:
+    """The block with Orientation 1 and without its thumbnail; None where there is none or it is damaged."""
+    layout, first, block = _opened(exif)
+    if layout is None or layout.big:
+        return None
+    entries = read_directory(block, layout, first)
+    if not entries:
+        return None
+    patched = bytearray(block)
+    if ORIENTATION in entries:
+        _overwrite(patched, layout.order, entries[ORIENTATION], SHORT, 1)
+    return PREFIX + _without_thumbnail(patched, layout, first)
+
+
+def exif_for_size(exif: bytes, width: int, height: int) -> bytes:
+    """The block with every size it states, in px, set to `width` x `height`."""
+    layout, first, block = _opened(exif)
+    if layout is None:
+        return exif
+    patched = bytearray(block)
+    entries = read_directory(block, layout, first)
+    inner = read_directory(block, layout, number(entries.get(EXIF_IFD), layout.order) or 0)
+    for found, tag, size in (
+        (entries, WIDTH, width),
+        (entries, HEIGHT, height),
+        (inner, PIXEL_X, width),
+        (inner, PIXEL_Y, height),
+    ):
+        if tag in found:
+            _overwrite(patched, layout.order, found[tag], LONG, size)
+    return PREFIX + bytes(patched)
+
+
+def without_orientation(exif: bytes) -> bytes:
+    """The block without an Orientation entry, for containers that state the orientation themselves."""
+    layout, first, block = _opened(exif)
+    if layout is None:
+        return exif
+    entry = read_directory(block, layout, first).get(ORIENTATION)
+    if entry is None:
+        return exif
+    (count,) = struct.unpack_from(layout.order + "H", block, first)
+    end = first + 2 + count * 12 + 4
+    patched = bytearray(block)
+    struct.pack_into(layout.order + "H", patched, first, count - 1)
+    # The entries behind it move up; the 12 bytes freed at the end are pointed at by nothing.
+    patched[entry.entry_at : end] = block[entry.entry_at + 12 : end] + bytes(12)
+    return PREFIX + bytes(patched)
+
+
+def exif_from_tiff(data: bytes) -> bytes | None:
+    """What the first directory of a TIFF file says of the photograph, as an EXIF block of its own."""
+    layout, first, block = _opened(data)
+    if layout is None:
+        return None
+    tree: dict[int, Node] = {
+        tag: node for tag, node in read_tree(block, layout, first).items() if tag in DESCRIPTIVE and _is_classic(node)
+    }
+    if tree.keys() <= {X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT}:
+        return None  # every TIFF has these
+    small = Layout(layout.order)
+    return PREFIX + write_header(small, 8) + write_directory(tree, small, 8)
+
+
+def tiff_tags(exif: bytes | None) -> tuple[ByteOrder, Mapping[int, Node]]:
+    """The entries of the block for a TIFF file's own directory, and the byte order of their values."""
+    layout, first, block = _opened(exif)
+    if layout is None:
+        return "<", {}
+    return layout.order, {tag: node for tag, node in read_tree(block, layout, first).items() if tag in DESCRIPTIVE}
+
+
+def upright_xmp(xmp: bytes) -> bytes:
+    """The packet with its orientation, where it states one, set to 1."""
+    return re.sub(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)[0-9]", rb"\g<1>1", xmp)
+
+
+def _opened(exif: bytes | None) -> tuple[Layout | None, int, bytes]:
+    block = exif or b""
+    while block.startswith(PREFIX):  # some writers put it twice
+        block = block[len(PREFIX) :]
+    header = read_header(block)
+    return (header[0], header[1], block) if header else (None, 0, block)
+
+
+def _is_classic(node: Node) -> bool:
+    if isinstance(node, Entry):
+        return node.type < 16  # the 64-bit types exist in BigTIFF only
+    return all(_is_classic(inner) for inner in node.values())
+
+
+def _overwrite(block: bytearray, order: ByteOrder, entry: Entry, kind: int, value: int) -> None:
+    code = "HLHH" if kind == SHORT else "HLL"
+    values = (kind, 1, value, 0) if kind == SHORT else (kind, 1, value)
+    struct.pack_into(order + code, block, entry.entry_at + 2, *values)
+
+
+def _without_thumbnail(block: bytearray, layout: Layout, first: int) -> bytes:
+    (count,) = struct.unpack_from(layout.order + "H", block, first)
+    link_at = first + 2 + count * 12
+    if link_at + 4 > len(block):
+        return bytes(block)
+    (second,) = struct.unpack_from(layout.order + "L", block, link_at)
+    thumbnail = read_directory(bytes(block), layout, second)
+    struct.pack_into(layout.order + "L", block, link_at, 0)
+    at = number(thumbnail.get(THUMBNAIL_AT), layout.order) or 0
+    length = number(thumbnail.get(THUMBNAIL_BYTES), layout.order) or 0
+    if at <= link_at or length == 0 or at + length > len(block):
+        return bytes(block)
+    if at + length >= len(block) - 1:
+        return bytes(block[:at])
+    block[at : at + length] = bytes(length)
+    return bytes(block)

@@ -1,0 +1,140 @@
+"""From what stands on a command line to a list of picture files: names, folders, globs and standard input."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dreamsr.errors import printable
+from dreamsr.pictures.picture import FORMATS
+
+STREAM = "-"
+ENDINGS = frozenset(ending for endings in FORMATS.values() for ending in endings)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input. `tree` is its folder below the folder that was named; `named` tells it stood there itself."""
+
+    path: Path
+    tree: Path = Path()
+    named: bool = True
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the picture comes from standard input."""
+        return str(self.path) == STREAM
+
+    @property
+    def label(self) -> str:
+        """The name for messages."""
+        return "standard input" if self.is_stream else printable(self.path)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An input that cannot be used, and why."""
+
+    name: str
+    reason: str
+
+
+def find_sources(names: Sequence[str], *, recursive: bool) -> tuple[list[Source], list[Problem]]:
+    """The pictures meant by `names`, each once, in the order given (folders in the order of their names).
+
+    Folders give the files in them whose endings are known, with `recursive` also those below. A name that does
+    not exist and holds `*`, `?` or `[` is expanded here, for shells that do not.
+    """
+    sources: list[Source] = []
+    problems: list[Problem] = []
+    for name in names:
+        found = list(_expanded(name, recursive))
+        if not found:
+            problems.append(_nothing_in(name, recursive))
+        sources += found
+    unique: dict[str, Source] = {}
+    for source in sources:
+        # Letter case counts here: where A.png and a.png are two files, none may be lost.
+        unique.setdefault(STREAM if source.is_stream else _real(source.path), source)
+    return list(unique.values()), problems
+
+
+def identity(path: Path) -> str:
+    """What tells whether two paths may be one file: links resolved, letter case and accents levelled.
+
+    On some disks A.png and a.png are one file; treating them so everywhere keeps results portable.
+    """
+    return unicodedata.normalize("NFC", _real(path)).casefold()
+
+
+def _real(path: Path) -> str:
+    """The path with links resolved; as it is where no file can have that name."""
+    try:
+        return os.path.realpath(path)
+    except ValueError:  # a null character
+        return str(path)
+
+
+def _expanded(name: str, recursive: bool) -> Iterator[Source]:
+    path = Path(name)
+    if name == STREAM:
+        yield Source(path)
+    elif is_folder(path):
+        for file in _pictures_in(path, recursive):
+            yield Source(file, file.parent.relative_to(path), named=False)
+    elif not os.path.lexists(path) and glob.has_magic(name):
+        for match in sorted(glob.glob(name, recursive=True)):  # noqa: PTH207 - Path.glob takes no absolute patterns
+            file = Path(match)
+            if is_folder(file):
+                if recursive:
+                    yield from (
+                        Source(inner, inner.parent.relative_to(file), named=False) for inner in _pictures_in(file, True)
+                    )
+            else:
+                yield Source(file)
+    else:
+        yield Source(path)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether `path` is a folder; not an error for names that no file can have (too long, a null character)."""
+    return stat.S_ISDIR(_mode(path))
+
+
+def is_file(path: Path) -> bool:
+    """Whether `path` is a regular file, likewise."""
+    return stat.S_ISREG(_mode(path))
+
+
+def exists(path: Path) -> bool:
+    """Whether anything stands there, likewise."""
+    return _mode(path) != 0
+
+
+def _mode(path: Path) -> int:
+    """What `stat` says of the kind of file; 0 for nothing."""
+    try:
+        return path.stat().st_mode
+    except (OSError, ValueError):
+        return 0
+
+
+def _pictures_in(folder: Path, recursive: bool) -> Iterator[Path]:
+    """Files with known endings, hidden ones left out, sorted; linked folders are not entered (they may be loops)."""
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if recursive and not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and Path(name).suffix.lower() in ENDINGS:
+                yield Path(place, name)
+
+
+def _nothing_in(name: str, recursive: bool) -> Problem:
+    if is_folder(Path(name)):
+        hint = "" if recursive else "; --recursive looks into its folders, too"
+        return Problem(name, f"{printable(name)} holds no pictures ({' '.join(sorted(ENDINGS))}){hint}.")
+    return Problem(name, f"{printable(name)} matches no file; check the pattern.")

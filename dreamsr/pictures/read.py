@@ -1,0 +1,257 @@
+"""Reading pictures: any bytes in, an upright Picture or one ImageError out."""
+
+import contextlib
+import io
+import struct
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from dreamsr.errors import ImageError
+from dreamsr.pictures.exif import exif_from_tiff, kept_exif, orientation_of, upright_xmp
+from dreamsr.pictures.icc import cmyk_to_rgb, fitting_profile
+from dreamsr.pictures.opening import all_bytes, decoding, format_of, name_of, opened, refuse_frames, stream_of
+from dreamsr.pictures.picture import Array, Metadata, Picture, PictureInfo
+from dreamsr.pictures.tiff import BITS, PHOTOMETRIC, PLANAR, XMP, read_directory, read_header
+
+DEFAULT_MAX_PIXELS = 178_956_970
+CHECK_MAX_PIXELS = 1 << 34  # when checking our own results, which may be larger than what is accepted as input
+
+
+def read_picture(source: Path | str | bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
+    """The one picture in `source`, a path or the bytes of a file, of at most `max_pixels` px.
+
+    Raises ImageError for everything that is not one whole picture in one of FORMATS.
+    """
+    name = name_of(source)
+    data = all_bytes(source, name, max_pixels)
+    with decoding(name):
+        image = opened(io.BytesIO(data), name, max_pixels)
+        refuse_frames(image, name)
+        samples = _deep_samples(image, data, name, max_pixels)
+        _load(image)
+        pixels, alpha = _colour_and_alpha(image, samples, _png_bits(data), name)
+        exif, xmp = _exif_and_xmp(image, data)
+        return _upright(image, pixels, alpha, exif, xmp)
+
+
+def probe_picture(source: Path | str | bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> PictureInfo:
+    """Format, upright size and mode from the header, without decoding pixels. Raises ImageError."""
+    name = name_of(source)
+    with decoding(name), stream_of(source, name) as stream:
+        image = opened(stream, name, max_pixels)
+        refuse_frames(image, name)
+        exif = image.info.get("exif")
+        turn = orientation_of(exif if isinstance(exif, bytes) and image.format != "TIFF" else None)
+        width, height = image.size if turn not in (5, 6, 7, 8) else image.size[::-1]
+        deep = image.mode.startswith("I") or ";16" in _raw_mode(image)
+        return PictureInfo(format_of(image), width, height, image.mode, 16 if deep else 8)
+
+
+def is_complete_picture(path: Path | str) -> bool:
+    """Whether `path` holds one whole picture, found by decoding all of it."""
+    name = name_of(path)
+    try:
+        data = all_bytes(path, name, CHECK_MAX_PIXELS)
+        with decoding(name):
+            image = opened(io.BytesIO(data), name, CHECK_MAX_PIXELS)
+            refuse_frames(image, name)
+            _load(image)
+            return image.format != "PNG" or _png_is_sound(data)
+    except ImageError:
+        return False
+
+
+def from_pil(image: Image.Image) -> Picture:
+    """A picture from Pillow: the current frame, upright, with its metadata. Raises ImageError for other modes."""
+    name = "the given picture"
+    with decoding(name):
+        image.load()
+        exif = image.info.get("exif")
+        xmp = image.info.get("xmp")
+        pixels, alpha = _colour_and_alpha(image, None, 8, name)
+        return _upright(
+            image, pixels, alpha, exif if isinstance(exif, bytes) else None, xmp if isinstance(xmp, bytes) else None
+        )
+
+
+# --- samples ----------------------------------------------------------------------------------------------------------
+
+
+def _load(image: ImageFile.ImageFile) -> None:
+    if image.format == "TIFF":
+        # Pillow turns TIFF pictures itself, after XMP too where the orientation tag is missing; no viewer does that.
+        image.info.pop("xmp", None)
+    image.load()
+
+
+def _raw_mode(image: ImageFile.ImageFile) -> str:
+    if not image.tile:
+        return ""
+    args = image.tile[0].args
+    first = args[0] if isinstance(args, tuple) and args else args
+    return first if isinstance(first, str) else ""
+
+
+def _png_bits(data: bytes) -> int:
+    """The bits per sample that a PNG's header states; 8 for other files."""
+    return data[24] if data[:4] == b"\x89PNG" and len(data) > 24 else 8
+
+
+def _deep_samples(image: ImageFile.ImageFile, data: bytes, name: str, max_pixels: int) -> Array | None:
+    """uint16 [H,W,C] of a 16-bit PNG or TIFF with more than one channel, else None.
+
+    Pillow has no such mode: it unpacks either the first or the second byte of each sample, so both are asked for.
+    """
+    raw = _raw_mode(image)
+    layout, _, order = raw.partition(";16")
+    if image.mode not in ("RGB", "RGBA") or not order:
+        return None
+    if raw == "LA;16B":  # four bytes per pixel: read as four 8-bit channels, they are all there at once
+        quads = _unpacked(data, "RGBA", name, max_pixels).astype(np.uint16)
+        return quads[..., 0::2] << 8 | quads[..., 1::2]  # [H,W,2]
+    if image.format == "TIFF" and getattr(image, "tag_v2", {}).get(PLANAR) == 2:
+        raise ImageError(f"{name} is a 16-bit TIFF with one plane per channel; save it with interleaved channels.")
+    # Alpha multiplied into the colours (RGBa) is undone later, at full depth.
+    layout = "RGBA" if layout == "RGBa" else layout
+    first, second = (_unpacked(data, f"{layout};16{end}", name, max_pixels) for end in "BL")
+    big_endian = order == "B" or (order == "N" and sys.byteorder == "big")
+    high, low = (first, second) if big_endian else (second, first)
+    samples = high.astype(np.uint16) << 8 | low
+    return _unmultiplied(samples) if raw.startswith("RGBa") else samples
+
+
+def _unpacked(data: bytes, raw: str, name: str, max_pixels: int) -> Array:
+    """The picture in `data` with its samples taken apart as `raw` says, uint8 [H,W,C]."""
+    image = opened(io.BytesIO(data), name, max_pixels)
+    image.tile = [
+        tile._replace(args=(raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw) for tile in image.tile
+    ]
+    _load(image)
+    return np.asarray(image)
+
+
+def _unmultiplied(samples: Array) -> Array:
+    """uint16 [H,W,4] with alpha multiplied into the colours -> without; colours under alpha 0 stay 0."""
+    result = samples.copy()
+    alpha = samples[..., 3:].astype(np.uint32)
+    colours = (samples[..., :3].astype(np.uint64) * 65535 + alpha // 2) // np.maximum(alpha, 1)
+    result[..., :3] = np.minimum(colours, 65535)
+    return result
+
+
+def _colour_and_alpha(
+    image: Image.Image, samples: Array | None, png_bits: int, name: str
+) -> tuple[Array, Array | None]:
+    """Pixels [H,W,1|3] and alpha [H,W] or None, of a loaded image or its 16-bit `samples`."""
+    if samples is None:
+        samples = _shallow_samples(image, name)  # [H,W,C]
+    if samples.shape[2] in (2, 4):
+        return np.ascontiguousarray(samples[..., :-1]), np.ascontiguousarray(samples[..., -1])
+    samples = np.ascontiguousarray(samples)
+    clear = image.info.get("transparency")
+    if clear is None or image.mode not in ("1", "L", "RGB", "I;16"):
+        return samples, None
+    if image.mode == "L" and png_bits < 8 and isinstance(clear, int):
+        clear = clear * 255 // (2**png_bits - 1)  # the file states it in its own depth
+    full = 255 if samples.dtype == np.uint8 else 65535
+    opaque = (samples != np.array(clear)).any(axis=2)  # [H,W]
+    return samples, opaque.astype(samples.dtype) * samples.dtype.type(full)
+
+
+def _shallow_samples(image: Image.Image, name: str) -> Array:
+    """uint8 [H,W,C] of any 8-bit mode, uint16 [H,W,1] of 16-bit grey. Raises ImageError for floating point."""
+    mode = image.mode
+    if mode in ("I", "F") or mode.startswith("I;"):
+        return _grey_16(image, name)[..., None]
+    if mode == "CMYK":
+        profile = image.info.get("icc_profile")
+        return np.asarray(cmyk_to_rgb(image, profile if isinstance(profile, bytes) else None))
+    if mode == "P":
+        target = "RGBA" if image.has_transparency_data else "RGB"
+    else:
+        target = {"1": "L", "La": "LA", "PA": "RGBA", "RGBa": "RGBA"}.get(mode, mode)
+    if target not in ("L", "LA", "RGB", "RGBA"):
+        target = "RGB"
+    samples = np.asarray(image if target == mode else image.convert(target))
+    return samples[..., None] if samples.ndim == 2 else samples
+
+
+def _grey_16(image: Image.Image, name: str) -> Array:
+    """uint16 [H,W] of the modes I;16 and I."""
+    values = np.asarray(image)
+    if image.mode == "F":
+        raise ImageError(f"{name} holds floating-point pixels; convert it to 16-bit PNG or TIFF first.")
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65535:
+        raise ImageError(
+            f"{name} holds 32-bit pixels from {low} to {high}, and 0 to 65535 can be used; convert it to 16 bit first."
+        )
+    values = values.astype(np.uint16)
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(BITS) == (12,):
+        values = values << 4 | values >> 8
+    if tags.get(PHOTOMETRIC) == 0:  # white is zero, which Pillow leaves as it is at this depth
+        values = 65535 - values
+    return values
+
+
+# --- metadata ---------------------------------------------------------------------------------------------------------
+
+
+def _exif_and_xmp(image: Image.Image, data: bytes) -> tuple[bytes | None, bytes | None]:
+    """As they stand in the file, EXIF as a block of its own."""
+    exif, xmp = image.info.get("exif"), image.info.get("xmp")
+    if image.format == "TIFF":
+        exif = exif_from_tiff(data)
+        header = read_header(data)
+        packet = read_directory(data, *header).get(XMP) if header else None
+        xmp = packet.value if packet else None
+    elif exif is None and isinstance(legacy := image.info.get("Raw profile type exif"), str):
+        with contextlib.suppress(ValueError):  # hexadecimal behind three lines of heading
+            exif = bytes.fromhex("".join(legacy.split("\n")[3:]))
+    return exif if isinstance(exif, bytes) else None, xmp if isinstance(xmp, bytes) else None
+
+
+def _upright(image: Image.Image, pixels: Array, alpha: Array | None, exif: bytes | None, xmp: bytes | None) -> Picture:
+    turn = orientation_of(exif)
+    pixels_turn = 1 if image.format == "TIFF" else turn  # Pillow has turned those
+    profile = image.info.get("icc_profile")
+    has_own_colours = isinstance(profile, bytes) and image.mode not in ("CMYK", "LAB", "HSV")
+    metadata = Metadata(
+        icc=fitting_profile(profile, is_grey=pixels.shape[2] == 1) if has_own_colours else None,
+        exif=kept_exif(exif),
+        xmp=upright_xmp(xmp) if xmp and turn != 1 else xmp or None,
+    )
+    alpha = None if alpha is None else _turned(alpha, pixels_turn)
+    return Picture(_turned(pixels, pixels_turn), alpha, metadata, format_of(image))
+
+
+def _turned(array: Array, orientation: int) -> Array:
+    """[H,W,...] as stored -> upright, after EXIF's eight orientations."""
+    if orientation in (5, 6, 7, 8):
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return np.ascontiguousarray(array)
+
+
+def _png_is_sound(data: bytes) -> bool:
+    """Whether every chunk is whole and matches its checksum, up to the end chunk."""
+    at = 8
+    while at + 12 <= len(data):
+        (length,) = struct.unpack_from(">L", data, at)
+        end = at + 12 + length
+        if end > len(data):
+            return False
+        if zlib.crc32(data[at + 4 : end - 4]) != struct.unpack_from(">L", data, end - 4)[0]:
+            return False
+        if data[at + 4 : at + 8] == b"IEND":
+            return True
+        at = end
+    return False

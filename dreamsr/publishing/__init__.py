@@ -1,0 +1,1 @@
+"""Weights on their way to others: repositories, model cards, and the Hub's way to load them."""

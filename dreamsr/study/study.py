@@ -1,0 +1,222 @@
+"""Does DREAM help? The same net trained plainly and with several p, at equal steps and at equal time.
+
+Every arm starts from the same seed and sees the same crops, times and noise. A step with DREAM costs more, so the
+plain arm is trained on after its last common step until it has had as much time as the others (`plain, equal time`).
+All are sampled in several numbers of steps on the same held-out crops. Everything is kept in a folder: an interrupted
+study goes on, and arms may be divided among machines that share it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dreamsr.config import TrainConfig
+from dreamsr.core import resize
+from dreamsr.core.backbones import build_denoiser
+from dreamsr.core.denoiser import Denoiser
+from dreamsr.core.device import choose_compute
+from dreamsr.core.noise import NoiseField, seed_of
+from dreamsr.core.pixels import from_tensor
+from dreamsr.core.samplers import sample
+from dreamsr.data.sources import DataSource, open_source
+from dreamsr.disk import write_bytes_atomically
+from dreamsr.errors import UsageError
+from dreamsr.measure import metrics
+from dreamsr.measure.lpips import Perceptual
+from dreamsr.pictures.read import from_pil
+from dreamsr.pictures.write import write_picture
+from dreamsr.training.train import train
+from dreamsr.training.trial import try_steps
+from dreamsr.weights.file import load_weights
+
+OVERHEAD = "overhead.json"
+ROWS = "rows.json"
+EVALUATED_AT_ONCE = 16
+"""Crops per batch in sampling."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study trains and measures. `config` is the plain arm's; powers may hold infinity, the plain arm."""
+
+    config: TrainConfig
+    powers: tuple[float, ...]
+    seeds: int
+    sample_steps: tuple[int, ...]
+    stochasticities: tuple[float, ...]
+    crops: int
+
+    def __post_init__(self) -> None:
+        if not self.powers or not self.sample_steps or not self.stochasticities:
+            raise UsageError("a study needs at least one --powers, --steps and --stochasticity")
+        if self.seeds < 1 or self.crops < 1:
+            raise UsageError(f"--seeds is {self.seeds} and --crops {self.crops}, but both must be 1 or more")
+        most = self.config.model.process.timesteps
+        if not all(1 <= steps <= most for steps in self.sample_steps):
+            raise UsageError(f"--steps is {self.sample_steps}, but each must be in 1..{most}")
+        if self.config.rate_schedule != "constant":
+            raise UsageError("a study needs rate_schedule = constant: its arms are of different lengths")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one arm gave: means over the crops. lpips_alex is None where LPIPS is missing; consistency is MSE x 1e5."""
+
+    arm: str
+    seed: int
+    train_steps: int
+    train_seconds: float
+    steps: int
+    stochasticity: float
+    psnr_y: float
+    ssim_y: float
+    lpips_alex: float | None
+    consistency: float
+
+
+OnNotice = Callable[[str], None]
+
+
+def study(plan: Plan, data: DataSource, held_out: Path, out: Path, *, device: str, on_notice: OnNotice) -> list[Row]:
+    """Train and measure every arm that is not finished; return the rows of all arms, finished ones too."""
+    held = crops_of(plan, held_out)
+    write_truths(out / "truth", held)
+    ratio = overhead(plan.config, out / OVERHEAD, device)
+    on_notice(f"a step with DREAM takes {ratio:.2f} times one without")
+    rows: list[Row] = []
+    for seed in range(plan.seeds):
+        for power in plan.powers:
+            rows += run_arm(plan, power, seed, ratio, data, held_out, held, out, device=device, on_notice=on_notice)
+    return rows
+
+
+def arm_name(power: float) -> str:
+    """`plain` or `p=1`."""
+    return "plain" if math.isinf(power) else f"p={power:g}"
+
+
+def run_arm(
+    plan: Plan,
+    power: float,
+    seed: int,
+    ratio: float,
+    data: DataSource,
+    held_out: Path,
+    held: Sequence[tuple[Tensor, Tensor]],
+    out: Path,
+    *,
+    device: str,
+    on_notice: OnNotice,
+) -> list[Row]:
+    """The rows of one power and seed; the plain arm gives those of its longer training too."""
+    folder = out / f"{arm_name(power).replace('=', '-')}-seed{seed}"
+    kept = folder / ROWS
+    if kept.exists():
+        return [Row(**row) for row in json.loads(kept.read_text())]
+    config = replace(plan.config, seed=seed, dream=replace(plan.config.dream, power=power))
+    lengths = {arm_name(power): config.max_steps}
+    if math.isinf(power):
+        lengths["plain, equal time"] = round(config.max_steps * ratio)
+    rows: list[Row] = []
+    for arm, steps in lengths.items():
+        on_notice(f"{arm}, seed {seed}: training to step {steps}")
+        resume = (folder / "config.json").exists()
+        path = train(replace(config, max_steps=steps), data, folder, device=device, resume=resume, valid=held_out)
+        seconds = trained_seconds(folder, steps)
+        weights = load_weights(path)
+        compute = choose_compute(device, config.precision)
+        denoiser = build_denoiser(config.model, weights.net.to(compute.device), compute=compute)
+        for stochasticity in plan.stochasticities:
+            for count in plan.sample_steps:
+                place = folder / f"{arm.replace(', ', '-').replace(' ', '-')}-{count}-eta{stochasticity:g}"
+                scores = measure(denoiser, held, count, stochasticity, place)
+                rows.append(Row(arm, seed, steps, seconds, count, stochasticity, *scores))
+    write_bytes_atomically(kept, json.dumps([asdict(row) for row in rows], indent=1).encode())
+    return rows
+
+
+def crops_of(plan: Plan, held_out: Path) -> list[tuple[Tensor, Tensor]]:
+    """The same crops of the held-out pictures for every arm, (low, x0)."""
+    pairs = open_source(DataSource(data=str(held_out)), replace(plan.config, seed=0))
+    return [pairs[number] for number in range(plan.crops)]
+
+
+def write_truths(folder: Path, held: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """The crops as files, so that any other judge can score the samples beside them."""
+    for number, (_, x0) in enumerate(held):
+        _write(folder / f"{number:03d}.png", x0)
+
+
+def overhead(config: TrainConfig, kept: Path, device: str) -> float:
+    """Time of a training step with DREAM over one without, on this machine; remembered in `kept`."""
+    if not kept.exists():
+        found = try_steps(config, device=device)
+        write_bytes_atomically(kept, json.dumps({"ratio": found.ratio, **asdict(found)}).encode())
+    return float(json.loads(kept.read_text())["ratio"])
+
+
+def trained_seconds(folder: Path, steps: int) -> float:
+    """Time that the steps of a run took, from its log."""
+    config = json.loads((folder / "config.json").read_text())["train"]
+    images = config["batch_size"] * config["accumulate"]
+    speeds = [json.loads(line)["images_per_second"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    return math.fsum(images / float(speed) for speed in speeds[:steps])
+
+
+def measure(
+    denoiser: Denoiser, held: Sequence[tuple[Tensor, Tensor]], steps: int, stochasticity: float, folder: Path
+) -> tuple[float, float, float | None, float]:
+    """(PSNR-Y, SSIM-Y, LPIPS or None, consistency) of samples of all crops, which are written into `folder`."""
+    perceptual = Perceptual(("alex",))
+    scores = []
+    for first in range(0, len(held), EVALUATED_AT_ONCE):
+        part = list(range(first, min(first + EVALUATED_AT_ONCE, len(held))))
+        images = sampled(denoiser, torch.stack([held[i][0] for i in part]), part, steps, stochasticity)
+        for i, image in zip(part, images, strict=True):
+            _write(folder / f"{i:03d}.png", image)
+            scores.append(score(image, *held[i], denoiser.scale, perceptual))
+    psnr_y, ssim_y, lpips, consistency = zip(*scores, strict=True)
+    known = [value for value in lpips if value is not None]
+    return mean(psnr_y), mean(ssim_y), mean(known) if known else None, mean(consistency)
+
+
+def sampled(denoiser: Denoiser, low: Tensor, numbers: Sequence[int], steps: int, stochasticity: float) -> Tensor:
+    """low [B,3,p,p] -> x0 [B,3,s*p,s*p] in [-1,1] on the CPU; crop `number` always meets the same noise."""
+    device, side = denoiser.compute.device, denoiser.scale * low.shape[-1]
+    fields = [NoiseField(seed_of(number, 7)) for number in numbers]
+
+    def noise(step: int) -> Tensor:
+        return torch.stack([field.window(step, 0, 0, side, side) for field in fields]).to(device)
+
+    with torch.inference_mode():
+        condition = denoiser.condition(low.to(device, memory_format=torch.channels_last))
+        return sample(denoiser, condition, steps=steps, noise=noise, stochasticity=stochasticity).float().cpu()
+
+
+def score(
+    image: Tensor, low: Tensor, x0: Tensor, scale: int, perceptual: Perceptual
+) -> tuple[float, float, float | None, float]:
+    """The four figures of one sample, on 8-bit values."""
+    pixels, truth = np.asarray(from_tensor(image), np.uint8), np.asarray(from_tensor(x0), np.uint8)
+    ours, true = (metrics.shave(metrics.luma(metrics.planes(p)), scale) for p in (pixels, truth))
+    lpips = perceptual(pixels, truth).get("lpips_alex")
+    shrunk = resize.shrink(resize.as_stored(image), scale)
+    # DREAM's tables: squared error on [0,1] between the shrunk sample and the input, times 1e5.
+    consistency = float(((shrunk - low) / 2).double().square().mean()) * 1e5
+    return metrics.psnr(ours, true), metrics.ssim(ours, true), lpips, consistency
+
+
+def _write(path: Path, image: Tensor) -> None:
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_picture(path, from_pil(Image.fromarray(np.asarray(from_tensor(image), np.uint8))))

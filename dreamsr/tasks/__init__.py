@@ -1,1 +1,0 @@
-"""What a user asks for: enlarge, compare, train, measure. Tasks print nothing; they report through callbacks."""

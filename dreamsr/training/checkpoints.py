@@ -1,0 +1,174 @@
+"""The folder of a training run and what of it survives a crash.
+
+    config.json               settings, versions, data, seed, device
+    checkpoints/step-N.pt     all that is needed to go on bit for bit; the last few
+    model.safetensors         the averaged weights of the latest checkpoint, which --weights OUT takes
+    best.safetensors          those of the best validation
+    bad-step-N.pt             what led to losses that were not finite, where the run was stopped for them
+
+Files are written whole or not at all, the checkpoint first: whenever the run is killed, the one before is there.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from collections.abc import Callable, Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dreamsr.config import TrainConfig, from_mapping, to_mapping
+from dreamsr.disk import remove_stale_temps, write_bytes_atomically
+from dreamsr.errors import OutputError, TrainingError, printable
+from dreamsr.training.start import ORIGIN
+from dreamsr.training.state import Run
+from dreamsr.weights.file import FILE_NAME, save_weights
+
+FOLDER = "checkpoints"
+CONFIG = "config.json"
+BEST = "best.safetensors"
+Facts = Mapping[str, Any]
+
+
+def checkpoints(out: Path) -> list[Path]:
+    """The checkpoints of a run, newest first."""
+    return sorted((out / FOLDER).glob("step-*.pt"), key=_step_of, reverse=True)
+
+
+def _path(out: Path, step: int) -> Path:
+    return out / FOLDER / f"step-{step:06d}.pt"
+
+
+def _step_of(path: Path) -> int:
+    number = path.stem.removeprefix("step-")
+    return int(number) if number.isdecimal() else -1
+
+
+def check_folder(out: Path, config: TrainConfig, *, resume: bool, world: int) -> None:
+    """Make sure that `out` is new, or holds a run of the same settings that is to be resumed. Raises OutputError."""
+    exists = bool(checkpoints(out))
+    if exists and not resume:
+        raise OutputError(f"{out}: holds a training run already; go on with --resume or choose another --out")
+    if resume and not exists:
+        raise OutputError(f"{out}: holds no checkpoint to resume; leave out --resume to start a run")
+    if resume:
+        kept = _kept_config(out)
+        before = from_mapping(TrainConfig, kept["train"], source=str(out / CONFIG))
+        step = _step_of(checkpoints(out)[0])
+        changed = _changes(before, int(kept.get("processes", 1)), config, world, step=step)
+        if changed:
+            raise OutputError(f"{out}: the run to resume was started with other settings ({', '.join(changed)})")
+
+
+def _kept_config(out: Path) -> dict[str, Any]:
+    try:
+        kept = json.loads((out / CONFIG).read_text())
+        if isinstance(kept, dict) and isinstance(kept.get("train"), dict):
+            return kept
+        reason = "not the configuration of a run"
+    except (OSError, ValueError, RecursionError) as error:
+        reason = str(error)
+    raise OutputError(f"{out / CONFIG}: cannot be read ({reason}), so the run cannot be resumed")
+
+
+def kept_origin(out: Path) -> dict[str, Any]:
+    """What the run in `out` said of the weights that it began with; empty if it began with none."""
+    kept = _kept_config(out)
+    return {ORIGIN: kept[ORIGIN]} if ORIGIN in kept else {}
+
+
+def _changes(before: TrainConfig, world_before: int, now: TrainConfig, world: int, *, step: int) -> list[str]:
+    """The settings that differ and matter: "name: old -> new".
+
+    The crops of a step may be divided otherwise into batches and processes. At a constant rate a run may be made
+    longer and be finished otherwise, until finishing begins; a cosine is drawn for one length.
+    """
+    old, new = to_mapping(before), to_mapping(now)
+    divided = before.batch_size * before.accumulate * world_before == now.batch_size * now.accumulate * world
+    free = {"batch_size", "accumulate"} if divided else set()
+    finishes = any(one.finish.steps > 0 and step > one.finish_start for one in (before, now))
+    if now.rate_schedule == "constant" and not finishes:
+        free |= {"max_steps", "finish"}
+    changed = [f"{key}: {old[key]} -> {new[key]}" for key in old if key not in free and old[key] != new[key]]
+    if not divided and not changed:
+        changed.append(f"processes: {world_before} -> {world}")
+    return changed
+
+
+def check_data(out: Path, fingerprint: str) -> None:
+    """Make sure that a resumed run sees the data that it was started with. Raises OutputError."""
+    if _kept_config(out).get("data") != fingerprint:
+        raise OutputError(f"{out}: the run to resume was started with other data; give it the same, or start a new run")
+
+
+def make_folder(out: Path) -> None:
+    """Make the run's folder, once it is known that there is something to train on, and clear what kills left."""
+    try:
+        (out / FOLDER).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be made ({error.strerror}); choose another --out") from None
+    for folder in (out, out / FOLDER):
+        remove_stale_temps(folder)
+
+
+def save_config(out: Path, config: TrainConfig, facts: Facts) -> None:
+    """Write how the run is made."""
+    write_bytes_atomically(out / CONFIG, json.dumps({"train": to_mapping(config), **facts}, indent=2).encode())
+
+
+def save(out: Path, run: Run, config: TrainConfig, facts: Facts) -> None:
+    """Write a checkpoint and the average's weights, and remove checkpoints beyond the last `keep_last`."""
+    write_state(_path(out, run.step), run.state())
+    save_average(out / FILE_NAME, run, config, facts)
+    kept = [path for path in checkpoints(out) if _step_of(path) <= run.step][: config.keep_last]
+    for path in checkpoints(out):
+        if path not in kept:  # too old, or ahead: one that could not be read when the run was resumed
+            path.unlink(missing_ok=True)
+
+
+def save_average(path: Path, run: Run, config: TrainConfig, facts: Facts) -> None:
+    """Write the average's weights in float32, with how they were made."""
+    told = {**facts, "train": to_mapping(config), "steps": run.step, "default_steps": config.usual_steps}
+    save_weights(path, run.ema.module.state_dict(), config.model, facts=told, dtype=torch.float32)
+
+
+def write_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Write tensors, numbers and texts in torch's format, atomically."""
+    buffer = BytesIO()
+    torch.save(state, buffer)
+    write_bytes_atomically(path, buffer.getbuffer())
+
+
+def newest_state(out: Path, on_notice: Callable[[str], None]) -> dict[str, Any]:
+    """The content of the newest checkpoint that can be read; tells of those that cannot. Raises TrainingError."""
+    reason = "no checkpoint"
+    for path in checkpoints(out):
+        try:
+            return read_state(path)
+        except TrainingError as error:
+            reason = str(error)
+            on_notice(f"{reason}; trying the one before")
+    raise TrainingError(f"{reason}; no other checkpoint is left, start a new run in another folder")
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The content of one checkpoint. Raises TrainingError for a damaged one, one flipped bit included."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()  # torch.load compares no checksums
+        if bad is not None:
+            raise TrainingError(f"{path}: damaged (wrong checksum of {bad})")
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # its text advises to load such a file all the same
+        raise TrainingError(
+            f"{path}: refused, it holds more than tensors and texts; only checkpoints of `dreamsr train` are read"
+        ) from None
+    except (RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError, OSError, EOFError) as error:
+        raise TrainingError(f"{path}: damaged ({printable(str(error))})") from None
+    except zipfile.BadZipFile as error:
+        raise TrainingError(f"{path}: damaged ({error})") from None
+    return state

@@ -1,0 +1,124 @@
+"""Some of the user's own pictures, kept out of training so that what it gained can be measured on them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from dreamsr.config import TrainConfig
+from dreamsr.data.crops import smallest_side_px
+from dreamsr.data.paired import Twin, matched
+from dreamsr.data.photo_files import PhotoFile
+from dreamsr.data.scan import pictures_below
+from dreamsr.data.sources import DataSource, find_photos
+from dreamsr.data.stream import PREFIX
+from dreamsr.errors import DataError, ImageError, UsageError
+from dreamsr.training.validation import Example, degraded_example, least_side_px, paired_example
+
+SHARE = 0.1
+MOST_HELD_OUT = 20
+FEWEST_PICTURES = 3
+"""With fewer, training on all of them is worth more than knowing what it gained."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """`examples` to measure on; their `names`, to be left out of training; in words, what was done and why."""
+
+    examples: tuple[Example, ...]
+    names: tuple[str, ...]
+    told: str
+
+
+def hold_out(source: DataSource, config: TrainConfig, *, share: float = SHARE) -> HeldOut:
+    """A `share` of the pictures in a folder, in shards or of pairs: at least 1, at most MOST_HELD_OUT.
+
+    Which ones depends on their names alone, so it is the same every time. Pictures too small to train or to measure
+    on are left where they are. Nothing is held out of a stream, which has no names, nor of fewer than
+    FEWEST_PICTURES. Raises DataError for missing data, UsageError for a share outside [0, 0.5].
+    """
+    if not 0 <= share <= 0.5:
+        raise UsageError(f"the held-out share is {share:g}, but it must be in 0..0.5")
+    if share == 0:
+        return HeldOut((), (), "no picture is held out, as asked: what training gains on them is not measured")
+    if source.data is not None and source.data.startswith(PREFIX):
+        return HeldOut(
+            (), (), "no picture is held out of a stream: what training gains on its pictures is not measured"
+        )
+    pool = _paired(source, config) if source.data is None else _lone(source, config)
+    if len(pool) < FEWEST_PICTURES:
+        return HeldOut(
+            (), (), f"{len(pool)} pictures are too few to hold one out: what training gains on them is not measured"
+        )
+    wanted = min(MOST_HELD_OUT, max(1, round(share * len(pool))))
+    examples = _first_examples(pool, wanted)
+    names = tuple(one.name for one in examples)
+    return HeldOut(examples, names, f"{len(names)} of {len(pool)} pictures are held out of training, to measure on")
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A picture that can be held out, by its name; `read` raises ImageError where it is damaged after all."""
+
+    name: str
+    read: Callable[[int], Example]
+    """From the number that seeds its damage."""
+
+
+def _first_examples(pool: Sequence[_Candidate], wanted: int) -> tuple[Example, ...]:
+    """The first in an order that names alone decide, and that has nothing to do with the alphabet."""
+    examples: list[Example] = []
+    for candidate in sorted(pool, key=lambda one: hashlib.sha256(one.name.encode(errors="surrogateescape")).digest()):
+        if len(examples) == wanted:
+            break
+        try:
+            examples.append(candidate.read(len(examples)))
+        except ImageError:  # training passes over it too, and says so
+            continue
+    return tuple(examples)
+
+
+def _lone(source: DataSource, config: TrainConfig) -> list[_Candidate]:
+    """The large enough pictures of a folder or of shards."""
+    assert source.data is not None
+    need = max(smallest_side_px(config), least_side_px(config.model.scale))
+    files = [file for file in find_photos(source.data) if file.name not in source.exclude]
+
+    def candidate(file: PhotoFile) -> _Candidate:
+        def read(number: int) -> Example:
+            return degraded_example(file.name, file.decoded(need), config, number=number)
+
+        return _Candidate(file.name, read)
+
+    return [candidate(file) for file in files if _is_large(file, need)]
+
+
+def _paired(source: DataSource, config: TrainConfig) -> list[_Candidate]:
+    """The large enough pairs, by the names of their large pictures."""
+    assert source.hr is not None
+    assert source.lr is not None
+    for option, folder in (("--hr", source.hr), ("--lr", source.lr)):
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder; give {option} a folder with pictures")
+    scale = config.model.scale
+    need = max(smallest_side_px(config), least_side_px(scale))
+
+    def candidate(twin: Twin) -> _Candidate:
+        def read(number: int) -> Example:  # noqa: ARG001 - given pairs are damaged already
+            return paired_example(
+                twin.large.name, twin.large.decoded(need), twin.low.decoded(need // scale), scale=scale
+            )
+
+        return _Candidate(twin.large.name, read)
+
+    twins = matched(pictures_below(source.hr), pictures_below(source.lr))
+    return [candidate(twin) for twin in twins if twin.large.name not in source.exclude and _is_large(twin.large, need)]
+
+
+def _is_large(file: PhotoFile, need_px: int) -> bool:
+    try:
+        file.probed(need_px)
+    except ImageError:
+        return False
+    return True

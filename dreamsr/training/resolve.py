@@ -1,0 +1,131 @@
+"""From a preset and the command line to one training configuration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dreamsr.config import ModelConfig, TrainConfig, from_mapping, to_mapping
+from dreamsr.data.sources import DataSource
+from dreamsr.errors import UsageError
+from dreamsr.training.presets import (
+    Preset,
+    Table,
+    degradation_names,
+    load_degradation,
+    load_preset,
+    merged,
+    parse_settings,
+    read_table,
+)
+
+DEGRADATIONS = ("bicubic", "photo")
+
+
+def resolve(
+    name: str,
+    settings: Sequence[str],
+    options: Mapping[str, Any],
+    dream: Mapping[str, Any],
+    *,
+    model: ModelConfig | None = None,
+) -> TrainConfig:
+    """Preset `name`, then `--set`, then the options that were given (those not None), then DREAM's.
+
+    `dream` holds enabled, power and start as given on the command line, None where not given. `model` is that of
+    weights to begin with, which stands above the preset's. Raises UsageError, also where `--set` contradicts `model`,
+    and ConfigError.
+    """
+    preset = load_preset(name)
+    own = parse_settings(settings)
+    given = {key: value for key, value in options.items() if value is not None}
+    values = merged(merged(preset.values, own), given)
+    if model is not None:
+        _require_same_model(model, own.get("model", {}))
+        values["model"] = to_mapping(model)
+    _scale_stages(values, preset, merged(own, given))
+    values = merged(values, dream_table(values, preset.dream_power, dream))
+    return from_mapping(TrainConfig, values, source=f"--preset {name}")
+
+
+def altered(
+    base: TrainConfig, settings: Sequence[str], options: Mapping[str, Any], dream: Mapping[str, Any]
+) -> TrainConfig:
+    """`base` with `--set`, the options that were given and DREAM's. Raises UsageError and ConfigError."""
+    given = {key: value for key, value in options.items() if value is not None}
+    values = merged(merged(to_mapping(base), parse_settings(settings)), given)
+    values = merged(values, dream_table(values, 1.0, dream))
+    return from_mapping(TrainConfig, values, source="command line")
+
+
+def dream_table(values: Mapping[str, Any], preset_power: float, given: Mapping[str, Any]) -> Table:
+    """The `[dream]` table that `--dream`, `--dream-power` and `--dream-start` ask for; empty where none was given.
+
+    `--dream-power` or `--dream-start` alone mean `--dream`. Raises UsageError where they contradict `--no-dream`.
+    """
+    enabled, power, start = given["enabled"], given["power"], given["start"]
+    if enabled is False:
+        if power is not None or start is not None:
+            raise UsageError("--no-dream cannot go with --dream-power or --dream-start; choose one")
+        return {"dream": {"power": math.inf}}
+    if enabled is None and power is None and start is None:
+        return {}
+    before = values.get("dream", {}).get("power", math.inf)
+    chosen = power if power is not None else before if math.isfinite(float(before)) else preset_power
+    return {"dream": {"power": chosen, **({} if start is None else {"start": start})}}
+
+
+def degradation_table(text: str | None) -> Table:
+    """What `--degradation` asks for: a name, or a table that shapes "photo", by name or as a TOML file.
+
+    Raises UsageError, ConfigError.
+    """
+    if text is None:
+        return {}
+    if text in DEGRADATIONS:
+        return {"degradation": text}
+    if text in degradation_names():
+        return {"degradation": "photo", "photo": load_degradation(text)}
+    if text.endswith(".toml"):
+        return {"degradation": "photo", "photo": read_table(Path(text))}
+    possible = ", ".join((*DEGRADATIONS, *degradation_names()))
+    raise UsageError(f"--degradation is {text!r}, but it must be {possible}, or a .toml file")
+
+
+def data_source(data: str | None, hr: Path | None, lr: Path | None) -> DataSource:
+    """What `--data` or `--hr` with `--lr` name. Raises UsageError unless it is exactly one of the two."""
+    return DataSource(data=data, hr=hr, lr=lr)
+
+
+def name_of(source: DataSource) -> str:
+    """A folder name for a run on this data."""
+    text = source.data if source.data is not None else str(source.hr)
+    return Path(text.removeprefix("hub:").split(":")[0]).resolve().name.split(".")[0] or "run"
+
+
+def finish_table(steps: int | None) -> Table:
+    """What `--finish` asks for; empty where it was not given."""
+    return {} if steps is None else {"finish": {"steps": steps}}
+
+
+def _require_same_model(model: ModelConfig, asked: Mapping[str, Any]) -> None:
+    """Raise UsageError where `--set model.…` says something else than the weights to begin with."""
+    old = to_mapping(model)
+    new = to_mapping(from_mapping(ModelConfig, merged(old, asked), source="--set"))
+    for key in asked:
+        if old.get(key) != new.get(key):
+            raise UsageError(f"--set model.{key} is {new.get(key)!r}, but --weights has {old.get(key)!r}; leave it out")
+
+
+def _scale_stages(values: Table, preset: Preset, given: Mapping[str, Any]) -> None:
+    """A shorter or longer run keeps the preset's share of steps for the base and for finishing."""
+    whole, now = preset.values.get("max_steps"), values.get("max_steps")
+    if not whole or not isinstance(now, int):
+        return
+    base, finish = preset.values.get("base_steps", 0), preset.values.get("finish", {}).get("steps", 0)
+    if base and "base_steps" not in given:
+        values["base_steps"] = base * now // whole
+    if finish and "steps" not in given.get("finish", {}):
+        values["finish"] = {**values["finish"], "steps": finish * now // whole}

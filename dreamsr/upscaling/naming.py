@@ -1,0 +1,174 @@
+"""Where results go: beside the input, into a folder, to one file, by a template, or to standard output."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from dreamsr.errors import OutputError, UsageError, printable
+from dreamsr.pictures.folders import ENDINGS, STREAM, Source, exists, identity, is_folder
+from dreamsr.pictures.picture import FORMATS, format_for
+
+Place = Literal["beside", "folder", "file", "template", "stream"]
+FIELD = re.compile(r"\{([^{}]*)\}")
+FIELDS = ("stem", "ext", "scale", "width", "height", "folder", "tree")
+FORMAT_NAMES = {"jpg": "JPEG", "tif": "TIFF"} | {name.lower(): name for name in FORMATS}
+
+
+@dataclass(frozen=True)
+class Destination:
+    """What `-o` means. `text` is the path or the template, empty beside the input."""
+
+    place: Place
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Naming:
+    """What a result's name is made from. Sizes in pixels of the result; `scale` as text."""
+
+    source: Source
+    format: str
+    scale: str
+    width: int
+    height: int
+    by_scale: bool
+    stem: str = ""
+
+    @property
+    def source_ending(self) -> str:
+        """The input's ending without its dot, "" where it has none."""
+        return self.source.path.suffix.lstrip(".")
+
+    @property
+    def ending(self) -> str:
+        """The input's ending where that names the format, else the format's first."""
+        own = self.source.path.suffix
+        return (own if own.lower() in FORMATS[self.format] else FORMATS[self.format][0]).lstrip(".")
+
+
+def parse_format(name: str | None) -> str | None:
+    """A key of FORMATS from what was typed. Raises UsageError."""
+    if name is None:
+        return None
+    found = FORMAT_NAMES.get(name.lower().lstrip("."))
+    if found not in FORMATS:
+        raise UsageError(f"--format is {printable(name)}, but it must be one of {', '.join(sorted(FORMAT_NAMES))}")
+    return found
+
+
+def parse_destination(text: str | None, sources: Sequence[Source]) -> Destination:
+    """Raises UsageError where one name is given for several results, or a template names an unknown field."""
+    several = len(sources) > 1 or any(not source.named for source in sources)
+    if text is None:
+        streams = any(source.is_stream for source in sources)
+        if streams and several:
+            raise UsageError("standard input (-) among several inputs needs -o FOLDER")
+        return Destination("stream") if streams else Destination("beside")
+    if "\0" in text or not text:
+        raise UsageError("-o is no possible path; give a file, a folder or a template")
+    if text == STREAM:
+        if several:
+            raise UsageError("-o - takes one picture, and several are given; give a folder or a template")
+        return Destination("stream")
+    if "{" in text or "}" in text:
+        return _template(text, several)
+    if exists(Path(text)) and not is_folder(Path(text)) and not several:
+        return Destination("file", text)
+    if is_folder(Path(text)) or text.endswith(("/", os.sep)) or not Path(text).suffix:
+        return Destination("folder", text)
+    if not several:
+        return Destination("file", text)
+    if Path(text).suffix.lower() in ENDINGS:
+        raise UsageError(f"-o {printable(text)} names one file for several results; give a folder or use {{stem}}")
+    return Destination("folder", text)
+
+
+def _template(text: str, several: bool) -> Destination:
+    fields = FIELD.findall(text)
+    unknown = [field for field in fields if field not in FIELDS]
+    if unknown or set(FIELD.sub("", text)) & {"{", "}"}:
+        wrong = f"{{{printable(unknown[0])}}}" if unknown else "a brace alone"
+        raise UsageError(f"-o holds {wrong}, but a template knows {' '.join(f'{{{name}}}' for name in FIELDS)}")
+    if several and "stem" not in fields:
+        raise UsageError(f"-o {printable(text)} gives several results one name; use {{stem}} in it")
+    return Destination("template", text)
+
+
+def chosen_format(asked: str | None, destination: Destination, source_format: str) -> str:
+    """`--format`, else what the ending in `-o` says, else the input's own. Raises OutputError for a strange ending."""
+    if asked is not None:
+        return asked
+    ending = Path(destination.text).suffix if destination.place in ("file", "template") else ""
+    return source_format if ending in ("", ".{ext}") else format_for(destination.text)
+
+
+def targets(namings: Sequence[Naming], destination: Destination) -> list[Path]:
+    """One path per result, no two the same: where names collide, the input's ending, then its folder, are added.
+
+    a.jpg and a.png become a_jpg_x4.png and a_png_x4.png. The names depend on the inputs alone, not on what
+    exists: a rerun finds them again.
+    """
+    stems: list[Callable[[Naming], str]] = [
+        lambda n: n.source.path.stem if not n.source.is_stream else "stdin",
+        lambda n: f"{n.source.path.stem}_{n.source_ending}",
+        lambda n: f"{n.source.path.parent.name}_{n.source.path.stem}_{n.source_ending}",
+    ]
+    named = [replace(naming, stem=stems[0](naming)) for naming in namings]
+    for stem in stems[1:]:
+        counts = Counter(identity(_path(naming, destination)) for naming in named)
+        if max(counts.values(), default=1) == 1:
+            break
+        named = [replace(n, stem=stem(n)) if counts[identity(_path(n, destination))] > 1 else n for n in named]
+    return _numbered([_path(naming, destination) for naming in named])
+
+
+def _path(naming: Naming, destination: Destination) -> Path:
+    size = f"x{naming.scale}" if naming.by_scale else f"{naming.width}x{naming.height}"
+    name = f"{naming.stem}_{size}.{naming.ending}"
+    if destination.place == "beside":
+        return naming.source.path.parent / name
+    if destination.place == "folder":
+        return Path(destination.text) / naming.source.tree / name
+    if destination.place == "template":
+        return Path(_filled(destination.text, naming))
+    return Path(destination.text or STREAM)
+
+
+def _filled(template: str, naming: Naming) -> str:
+    values = {
+        "stem": naming.stem,
+        "ext": naming.ending,
+        "scale": naming.scale,
+        "width": str(naming.width),
+        "height": str(naming.height),
+        "folder": str(naming.source.path.parent),
+        "tree": str(naming.source.tree),
+    }
+    return FIELD.sub(lambda match: values[match[1]], template)
+
+
+def _numbered(paths: Sequence[Path]) -> list[Path]:
+    taken: set[str] = set()
+    unique = []
+    for path in paths:
+        path = free_name(path, taken=lambda candidate: identity(candidate) in taken)
+        taken.add(identity(path))
+        unique.append(path)
+    return unique
+
+
+def free_name(path: Path, *, taken: Callable[[Path], bool]) -> Path:
+    """`path`, or the first of name_2.png, name_3.png... that is not taken. Raises OutputError after a million."""
+    if not taken(path):
+        return path
+    for number in range(2, 1_000_000):
+        candidate = path.with_name(f"{path.stem}_{number}{path.suffix}")
+        if not taken(candidate):
+            return candidate
+    raise OutputError(f"{printable(path)}: a million names are taken; choose another folder")

@@ -1,0 +1,189 @@
+"""From inputs to jobs: every picture probed and every output named, before any work begins."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dreamsr.errors import DreamsrError, OutputError, UsageError, printable
+from dreamsr.pictures.folders import Problem, Source, find_sources, identity, is_file
+from dreamsr.pictures.picture import PictureInfo
+from dreamsr.pictures.read import DEFAULT_MAX_PIXELS, probe_picture
+from dreamsr.pictures.write import MAX_SIDE_PX
+from dreamsr.upscaling.naming import Naming, chosen_format, free_name, parse_destination, parse_format, targets
+from dreamsr.upscaling.outputs import IfExists, Output, Protected, is_device, plan_outputs
+from dreamsr.upscaling.sizes import Size, check_target
+
+PAGE_ENDINGS = (".html", ".htm")
+POLICIES: tuple[IfExists, ...] = ("error", "skip", "overwrite", "rename")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command line asks for, as typed. `data` is what standard input held, where it is an input."""
+
+    inputs: Sequence[str]
+    size: Size
+    output: str | None = None
+    format: str | None = None
+    recursive: bool = False
+    if_exists: IfExists = "error"
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    data: bytes = b""
+
+    def __post_init__(self) -> None:
+        if self.if_exists not in POLICIES:
+            raise UsageError(f"--if-exists is {printable(self.if_exists)}, but it must be one of {', '.join(POLICIES)}")
+        if self.max_pixels < 1:
+            raise UsageError(f"--max-pixels is {self.max_pixels}, but it must be 1 or more")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to enlarge. `target` None means standard output. Sizes in pixels."""
+
+    source: Source
+    target: Path | None
+    format: str
+    input_height: int
+    input_width: int
+    height: int
+    width: int
+
+    @property
+    def target_label(self) -> str:
+        """The output's name for messages."""
+        return "standard output" if self.target is None else printable(self.target)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done, what cannot be, and what a user may wonder about. `page` is where a compare page goes."""
+
+    jobs: list[Job]
+    problems: list[Problem]
+    notes: list[str]
+    page: Path | None = None
+
+
+def plan(request: Request, *, page: Path | None = None) -> Plan:
+    """Probe every input and settle every output name, that of a compare `page` too.
+
+    Raises UsageError for an impossible request; OutputError where an output would replace an input, or exists
+    and the policy is "error". What is wrong with single inputs is returned, not raised.
+    """
+    asked = parse_format(request.format)
+    sources, problems = find_sources(request.inputs, recursive=request.recursive)
+    destination = parse_destination(request.output, sources)
+    namings: list[tuple[Naming, PictureInfo]] = []
+    for source in sources:
+        try:
+            info = _probe(source, request)
+            height, width = request.size.of(info.height, info.width)
+            check_target(info.height, info.width, height, width)
+            format = chosen_format(asked, destination, info.format)
+            _check_side(format, height, width)
+        except DreamsrError as error:
+            problems.append(Problem(str(source.path), f"{_prefix(source, error)}{error}"))
+            continue
+        factor = request.size.scale or width / info.width
+        text = f"{factor:.4g}"
+        namings.append((Naming(source, format, text, width, height, request.size.scale is not None), info))
+    paths = targets([naming for naming, _ in namings], destination)
+    stream = destination.place == "stream"
+    jobs = [_job(naming, info, None if stream else path) for (naming, info), path in zip(namings, paths, strict=True)]
+    jobs, notes = _without_earlier_results(jobs, request.if_exists)
+    left_out = {source.path for source in sources if source.named} - {job.source.path for job in jobs}
+    unusable = [path for path in left_out if str(path) in {problem.name for problem in problems}]
+    jobs = _settled(jobs, unusable, request.if_exists)
+    planned = Plan(jobs, problems, notes)
+    return planned if page is None else _with_page(planned, page, sources, request.if_exists)
+
+
+def _with_page(planned: Plan, page: Path, sources: Sequence[Source], policy: IfExists) -> Plan:
+    """The plan with the page, or with a note that it stays as it is. Raises OutputError."""
+    (output,) = plan_outputs(
+        [Output("--compare", page, PAGE_ENDINGS)],
+        inputs=[source.path for source in sources if not source.is_stream],
+        others=[job.target for job in planned.jobs if job.target is not None],
+        if_exists=policy,
+    )
+    if output is None:
+        return replace(planned, notes=[*planned.notes, f"{printable(page)} exists and stays as it is"])
+    return replace(planned, page=output.path)
+
+
+def _probe(source: Source, request: Request) -> PictureInfo:
+    return probe_picture(request.data if source.is_stream else source.path, max_pixels=request.max_pixels)
+
+
+def _prefix(source: Source, error: DreamsrError) -> str:
+    """The input's name, where the message does not hold it already."""
+    return "" if source.label in str(error) else f"{source.label}: "
+
+
+def _check_side(format: str, height: int, width: int) -> None:
+    if max(height, width) > MAX_SIDE_PX[format]:
+        raise OutputError(
+            f"{width}x{height} is too large for {format}, which ends at {MAX_SIDE_PX[format]} px a side; "
+            "choose --format png or tiff"
+        )
+
+
+def _job(naming: Naming, info: PictureInfo, target: Path | None) -> Job:
+    return Job(naming.source, target, naming.format, info.height, info.width, naming.height, naming.width)
+
+
+def _without_earlier_results(jobs: list[Job], policy: IfExists) -> tuple[list[Job], list[str]]:
+    """Leave out pictures that are themselves the result of another: a folder is run over again and again.
+
+    A file that stands on the command line itself is left out only where its result is to be skipped.
+    """
+    results = {identity(job.target): job for job in jobs if job.target is not None}
+    kept: list[Job] = []
+    notes: list[str] = []
+    for job in jobs:
+        maker = None if job.source.is_stream else results.get(identity(job.source.path))
+        if maker is not None and maker is not job and (policy == "skip" or not job.source.named):
+            notes.append(f"{job.source.label} is the result of {maker.source.label} and is left out")
+        else:
+            kept.append(job)
+    return kept, notes
+
+
+def _settled(jobs: list[Job], unusable: Sequence[Path], policy: IfExists) -> list[Job]:
+    """The jobs with outputs that may be written under `policy`; `unusable` inputs must not be replaced either."""
+    inputs = Protected([*(job.source.path for job in jobs if not job.source.is_stream), *unusable])
+    if policy == "rename":
+        return _renamed(jobs)
+    for job in jobs:
+        if job.target is not None and job.target in inputs:
+            raise OutputError(
+                f"{job.target_label} is an input, and the result of {job.source.label} would replace it; "
+                "choose another -o, or --if-exists rename"
+            )
+    existing = [job for job in jobs if job.target is not None and os.path.lexists(job.target) and _is_file(job.target)]
+    if policy == "error" and existing:
+        others = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
+        raise OutputError(
+            f"{existing[0].target_label}{others} exists already; choose --if-exists skip, overwrite or rename"
+        )
+    return jobs
+
+
+def _renamed(jobs: list[Job]) -> list[Job]:
+    taken: set[str] = set()
+    renamed = []
+    for job in jobs:
+        if job.target is not None and not is_device(job.target):
+            target = free_name(job.target, taken=lambda path: os.path.lexists(path) or identity(path) in taken)
+            taken.add(identity(target))
+            job = replace(job, target=target)
+        renamed.append(job)
+    return renamed
+
+
+def _is_file(path: Path) -> bool:
+    return is_file(path) or path.is_symlink()

@@ -1,0 +1,190 @@
+"""One net over one image of any size, tile by tile, with what can go wrong: memory runs out, values are not finite."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dreamsr.core import pixels as px
+from dreamsr.core.denoiser import Condition, Denoiser
+from dreamsr.core.device import choose_compute
+from dreamsr.core.noise import NoiseField
+from dreamsr.core.pixels import Pixels
+from dreamsr.core.samplers import sample
+from dreamsr.core.tiles import Window, align_px, blend, smallest_tile_px, windows
+from dreamsr.errors import DeviceError
+from dreamsr.measure.memory import is_out_of_memory
+from dreamsr.upscaling.settings import OnProgress, Progress, Settings
+from dreamsr.upscaling.sizes import Pass, whole_px
+
+
+class Counter:
+    """Counts net evaluations over all passes and tiles of one picture and tells of each."""
+
+    def __init__(self, passes: list[Pass], steps: int, tile: int, on_progress: OnProgress | None) -> None:
+        self.total = sum(_tiles(one, tile) for one in passes) * (steps + 1)
+        self.done = 0
+        self.on_progress = on_progress
+
+    def tick(self) -> None:
+        """One more evaluation; the total grows where smaller tiles need more than was foreseen."""
+        self.done += 1
+        self.total = max(self.total, self.done)
+        if self.on_progress is not None:
+            self.on_progress(Progress(self.done, self.total))
+
+
+def _tiles(one: Pass, tile: int) -> int:
+    """How many tiles of at most `tile` px a pass has."""
+    align = align_px(one.scale)
+    tile = max(tile, smallest_tile_px(align))
+    height, width = (whole_px(size, one.scale) for size in (one.height, one.width))
+    return len(windows(height, tile, align=align)) * len(windows(width, tile, align=align))
+
+
+@dataclass(frozen=True)
+class TiledRun:
+    """One pass: `denoiser` over a whole image by a factor of `scale`, `steps` steps for each tile of at most `tile` px.
+
+    A factor that needs larger tiles to overlap on whole pixels gets them.
+    """
+
+    denoiser: Denoiser
+    scale: Fraction | int
+    settings: Settings
+    seed: int
+    steps: int
+    tile: int
+    counter: Counter
+
+    def __call__(self, image: Pixels) -> Pixels:
+        """[h,w,C] -> [ceil(s*h),ceil(s*w),C], C 1 or 3; again with half the tile where memory runs out.
+
+        Raises DeviceError.
+        """
+        padded, smallest = _padded(image, self.scale), smallest_tile_px(align_px(self.scale))
+        run = replace(self, tile=min(max(self.tile, smallest), max(smallest, *padded.shape[:2])))
+        tall, wide = (math.ceil(size * self.scale) for size in image.shape[:2])
+        while True:
+            try:
+                return run._over(padded, tall, wide)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            if run.tile // 2 < smallest:
+                raise DeviceError(
+                    f"out of memory on {self.denoiser.compute.device} even with tiles of {run.tile} px; "
+                    "close other programs or choose another --device"
+                )
+            run = replace(run, tile=run.tile // 2)
+            if self.denoiser.compute.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _over(self, image: Pixels, tall: int, wide: int) -> Pixels:
+        """An image [h,w,C] of a size that enlarges to whole pixels -> the first tall x wide px of the large one."""
+        height, width, channels = image.shape
+        result = np.empty((tall, wide, channels), dtype=image.dtype)
+        field = NoiseField(self.seed)
+
+        def compute(rows: Window, columns: Window) -> Tensor:
+            window = px.to_tensor(image[rows.start : rows.stop, columns.start : columns.stop])
+            return self._finite_tile(window.expand(3, -1, -1), rows, columns, field)
+
+        for strip in blend(height, width, scale=self.scale, tile=self.tile, compute=compute):
+            place = result[strip.top : strip.top + strip.pixels.shape[1]]
+            inside = strip.pixels[:, : place.shape[0], :wide]
+            # A grey picture has no hue to weigh: the mean of the channels, not their luminance.
+            pixels = inside if channels == 3 else inside.mean(dim=0, keepdim=True)
+            place[:] = px.from_tensor(pixels, image.dtype.type)
+        return result
+
+    def _finite_tile(self, low: Tensor, rows: Window, columns: Window, field: NoiseField) -> Tensor:
+        """What is not finite is computed again in float32, and never returned."""
+        try:
+            return self._tile(self.denoiser, low, rows, columns, field)
+        except NotFiniteError:
+            pass
+        precise = with_float32(self.denoiser)
+        try:
+            return self._tile(precise, low, rows, columns, field)
+        except NotFiniteError:
+            raise DeviceError(
+                "the net gave values that are not numbers, also in float32; these weights are unusable: choose others"
+            ) from None
+
+    def _tile(self, denoiser: Denoiser, low: Tensor, rows: Window, columns: Window, field: NoiseField) -> Tensor:
+        """One tile: [3,h,w] -> [3,s*h,s*w] float32 on the CPU. Raises NotFiniteError."""
+        scale, device = self.scale, denoiser.compute.device
+        tall, wide = rows.enlarged(scale), columns.enlarged(scale)
+        place = (tall.start, wide.start, tall.size, wide.size)
+        first: list[Tensor] = []
+
+        def on_step(number: int, x0_hat: Tensor) -> None:
+            if number == 1 and self.settings.fidelity > 0:
+                first.append(x0_hat)
+            self.counter.tick()
+
+        with torch.inference_mode():
+            small = low[None].to(device, memory_format=torch.channels_last)  # [1,3,h,w]
+            watched = Watched(denoiser)
+            condition = watched.condition(small, Fraction(scale))
+            self.counter.tick()
+            image = sample(
+                watched,
+                condition,
+                steps=self.steps,
+                noise=lambda step: field.window(step, *place)[None].to(device),
+                stochasticity=self.settings.stochasticity,
+                on_step=on_step,
+            )
+            if first:
+                image = torch.lerp(image, first[0], self.settings.fidelity)
+            if self.settings.match:
+                image = px.match_low_frequencies(image, small, scale=scale)
+            return image[0].float().cpu()  # [3,s*h,s*w]
+
+
+def _padded(image: Pixels, scale: Fraction | int) -> Pixels:
+    """[h,w,C] with the lower and right edge repeated until both sides enlarge to whole pixels."""
+    more = [(0, whole_px(size, scale) - size) for size in image.shape[:2]]
+    return np.pad(image, (*more, (0, 0)), mode="edge") if any(after for _, after in more) else image
+
+
+class NotFiniteError(ArithmeticError):
+    """A net gave infinity or not-a-number."""
+
+
+class Watched(Denoiser):
+    """The same denoiser, which raises NotFiniteError where its net gives no numbers.
+
+    Looking at finished images would be too late: clipping turns infinity into an innocent white.
+    """
+
+    def __init__(self, inner: Denoiser) -> None:
+        super().__init__(inner.net, inner.process, inner.prediction, scale=inner.scale, compute=inner.compute)
+
+    def condition(self, low: Tensor, scale: Fraction | None = None) -> Condition:
+        condition = super().condition(low, scale)
+        _require_finite(condition.y)
+        return condition
+
+    def raw(self, x_t: Tensor, condition: Condition, t: Tensor) -> Tensor:
+        out = super().raw(x_t, condition, t)
+        _require_finite(out)
+        return out
+
+
+def _require_finite(values: Tensor) -> None:
+    if not bool(torch.isfinite(values).all()):
+        raise NotFiniteError
+
+
+def with_float32(denoiser: Denoiser) -> Denoiser:
+    """The same denoiser, computing in float32."""
+    compute = choose_compute(str(denoiser.compute.device), "fp32")
+    return Denoiser(denoiser.net, denoiser.process, denoiser.prediction, scale=denoiser.scale, compute=compute)

@@ -1,0 +1,1 @@
+"""Weights files: which there are, where they lie, how they come and go."""

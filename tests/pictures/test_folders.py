@@ -1,0 +1,88 @@
+"""Which files a command line means."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dreamsr.pictures.folders import Source, find_sources, identity
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.png", "a.JPG", "note.txt", ".hidden.png", "in/c.webp", "in/deep/d.tif", ".git/e.png"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return tmp_path
+
+
+def names(*inputs: str, recursive: bool = False) -> list[str]:
+    return [source.path.as_posix() for source in find_sources(inputs, recursive=recursive)[0]]
+
+
+@pytest.mark.usefixtures("folder")
+def test_folders_give_their_pictures_and_with_recursive_those_below() -> None:
+    assert names(".") == ["a.JPG", "b.png"]
+    assert names(".", recursive=True) == ["a.JPG", "b.png", "in/c.webp", "in/deep/d.tif"]
+
+
+def test_sources_know_their_place_below_the_named_folder(folder: Path) -> None:
+    sources, _ = find_sources([str(folder)], recursive=True)
+    assert [source.tree.as_posix() for source in sources] == [".", ".", "in", "in/deep"]
+    assert not any(source.named for source in sources)
+
+
+@pytest.mark.usefixtures("folder")
+def test_globs_are_expanded_for_shells_that_do_not() -> None:
+    assert names("*.png") == ["b.png"]
+    assert names("**/*.tif") == ["in/deep/d.tif"]
+    assert names("i*") == []
+    assert names("i*", recursive=True) == ["in/c.webp", "in/deep/d.tif"]
+
+
+def test_a_file_with_brackets_in_its_name_is_itself(folder: Path) -> None:
+    (folder / "x[1].png").write_bytes(b"x")
+    assert names("x[1].png") == ["x[1].png"]
+
+
+def test_each_file_is_taken_once_also_through_links(folder: Path) -> None:
+    (folder / "link.png").symlink_to("b.png")
+    assert names("b.png", "./b.png", "b.png") == ["b.png"]
+    assert names("link.png", "b.png") == ["link.png"]
+
+
+def test_loops_of_links_end(folder: Path) -> None:
+    (folder / "in" / "loop").symlink_to(folder)
+    assert len(names(".", recursive=True)) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("*.bmp", "matches no file"), ("empty", "holds no pictures"), ("empty", "--recursive")]
+)
+def test_nothing_found_is_a_problem(folder: Path, name: str, reason: str) -> None:
+    (folder / "empty").mkdir()
+    sources, problems = find_sources([name, "b.png"], recursive=False)
+    assert [source.path.name for source in sources] == ["b.png"]
+    assert problems[0].name == name
+    assert reason in problems[0].reason
+
+
+@pytest.mark.usefixtures("folder")
+def test_missing_files_are_left_for_the_reader_to_refuse() -> None:
+    assert names("missing.png", "a\0b") == ["missing.png", "a\0b"]
+
+
+def test_standard_input_is_a_source() -> None:
+    assert find_sources(["-"], recursive=False)[0] == [Source(Path("-"))]
+    assert find_sources(["-"], recursive=False)[0][0].label == "standard input"
+
+
+def test_identity_levels_case_accents_and_links(folder: Path) -> None:
+    assert identity(folder / "A.png") == identity(folder / "a.PNG")
+    assert identity(folder / "\u00e9.png") == identity(folder / "e\u0301.png")
+    (folder / "way").symlink_to(folder / "in", target_is_directory=True)
+    assert identity(folder / "way" / "c.webp") == identity(Path(os.path.join(folder, "in", "c.webp")))  # noqa: PTH118

@@ -1,0 +1,123 @@
+"""What the tests of training share: a tiny run, drawn pictures, and how to compare what two runs left."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dreamsr.config import (
+    DreamConfig,
+    IDMConfig,
+    ModelConfig,
+    ProcessConfig,
+    RefinerConfig,
+    ResShiftConfig,
+    SR3Config,
+    TrainConfig,
+)
+from dreamsr.data.sources import DataSource
+from dreamsr.training.checkpoints import checkpoints, read_state
+
+TINY = TrainConfig(
+    model=ModelConfig(
+        refiner=RefinerConfig(encoder_channels=8, encoder_blocks=1, channels=(8, 12), blocks_per_level=1)
+    ),
+    dream=DreamConfig(power=1.0, start=3),
+    max_steps=8,
+    base_steps=2,
+    batch_size=2,
+    crop_low_px=8,
+    warmup_steps=2,
+    save_every=4,
+    precision="fp32",
+)
+GAUSSIAN = ProcessConfig(kind="gaussian", timesteps=50)
+MODELS = {
+    "refiner": TINY.model,
+    "sr3": ModelConfig(
+        backbone="sr3",
+        prediction="eps",
+        process=GAUSSIAN,
+        sr3=SR3Config(channels=8, multipliers=(1, 2), blocks_per_level=1, attention_levels=(1,), groups=4),
+    ),
+    "idm": ModelConfig(
+        backbone="idm",
+        prediction="eps",
+        process=GAUSSIAN,
+        idm=IDMConfig(
+            encoder_channels=8,
+            encoder_blocks=1,
+            channels=8,
+            multipliers=(1, 2),
+            blocks_per_level=1,
+            attention_levels=(1,),
+            query_width=8,
+            groups=4,
+        ),
+    ),
+    "resshift": ModelConfig(
+        backbone="resshift",
+        process=ProcessConfig(timesteps=15, schedule="geometric", kappa=2.0),
+        resshift=ResShiftConfig(
+            channels=8, multipliers=(1, 2), blocks_per_level=1, swin_width=8, heads=2, window=4, dropout=0.1, groups=4
+        ),
+    ),
+}
+"""A tiny net of every family; all but the refiner with dropout."""
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """What is compared bit for bit, some of it in forked processes, is computed with the same number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def draw_pictures(folder: Path, count: int = 3) -> DataSource:
+    """A folder of waves in several colours, and its name as a source of training pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    y, x = np.mgrid[0:96, 0:120]
+    for i in range(count):
+        waves = [np.sin(x / (3 + i) + c) + np.cos(y / (2 + c)) for c in range(3)]
+        pixels = (np.stack(waves, axis=2) * 60 + 128).clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    return DataSource(data=str(folder))
+
+
+def checkpoint(out: Path) -> dict[str, Any]:
+    """The newest checkpoint of a run."""
+    return read_state(checkpoints(out)[0])
+
+
+def flat(value: Any) -> dict[str, Any]:
+    """Nested dicts and lists as one dict of paths."""
+    if isinstance(value, dict):
+        return {f"{key}/{k}": v for key, inner in value.items() for k, v in flat(inner).items()}
+    if isinstance(value, list | tuple):
+        return flat(dict(enumerate(value)))
+    return {"": value}
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two states are equal, bit for bit."""
+    a, b = flat(a), flat(b)
+    return a.keys() == b.keys() and all(
+        torch.equal(a[k], b[k]) if isinstance(a[k], torch.Tensor) else a[k] == b[k] for k in a
+    )
+
+
+def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    """Over all tensors of two states of one net; infinite where any holds no number."""
+    worst = max(float((a[k].double() - b[k].double()).abs().max()) for k in a)
+    return worst if math.isfinite(worst) else math.inf
