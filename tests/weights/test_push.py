@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
 from PIL import Image
 
 from dreamsr.config import DreamConfig, ModelConfig, TrainConfig, from_mapping, to_mapping
@@ -22,6 +21,7 @@ from dreamsr.publishing.publish import About, stage, write_stage
 from dreamsr.upscaling.upscaler import Upscaler
 from dreamsr.weights.file import load_weights, save_weights
 from dreamsr.weights.registry import parse_registry
+from tests.conftest import TINY
 from tests.weights.hub_server import TOKEN, Fault, Hub, Repo
 
 ROOT = Path(__file__).parents[2]
