@@ -36,7 +36,7 @@ def bleed(pixels: Pixels, alpha: Pixels) -> Pixels:
         result[faint] = _rounded(share * pixels[faint] + (1 - share) * _means(pixels, alpha, faint), pixels)
     if hidden.any():
         # Push and pull over a pyramid of halves: as quick for large holes as for small.
-        weight = alpha.astype(np.float32) / np.iinfo(alpha.dtype).max  # [H,W]
+        weight = alpha.astype(np.float32) / np.float32(np.iinfo(alpha.dtype).max)  # [H,W]
         filled = _fill(result.astype(np.float32), weight)
         result[hidden] = _rounded(filled[hidden], pixels)
     return result
@@ -56,7 +56,8 @@ def enlarged_alpha(alpha: Pixels, height: int, width: int) -> Pixels:
     )
     largest, smallest = _extreme(alpha, 1, np.maximum), _extreme(alpha, 1, np.minimum)
     np.minimum(smooth, largest[rows][:, columns], out=smooth)
-    return np.maximum(smooth, smallest[rows][:, columns], out=smooth)
+    np.maximum(smooth, smallest[rows][:, columns], out=smooth)
+    return smooth
 
 
 def _extreme(values: Pixels, reach: int, choose: np.ufunc) -> Pixels:
