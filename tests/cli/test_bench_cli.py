@@ -138,7 +138,7 @@ def test_speed_reports_cold_warm_and_best_batch(
     command = f"pillow={sys.executable} -c '{ENLARGE}' {{input}} {{output}}"
     assert bench("--steps", "1", "--speed", "--json", "r.json", "--command", command) == 0
     measured = {entry["method"]: entry for entry in json.loads((folder / "r.json").read_text())["speed"]}
-    assert set(speed) == {"bicubic", "lanczos", "pillow", "tiny"}
+    assert set(measured) == {"bicubic", "lanczos", "pillow", "tiny"}
     tiny = measured["tiny"]
     assert tiny["cold_seconds_per_megapixel"] == pytest.approx(3.0 / (64 * 64 / 1e6))
     assert tiny["warm_p50_seconds"] <= tiny["warm_p95_seconds"]

@@ -110,7 +110,7 @@ def test_report_tells_means_and_deviations_and_the_papers_figures(finished):
 
 
 def test_the_score_of_the_truth_is_perfect_and_of_a_shift_is_not():
-    x0 = studying.degrade.as_stored(torch.rand(3, 32, 32) * 2 - 1)
+    x0 = studying.resize.as_stored(torch.rand(3, 32, 32) * 2 - 1)
     low = shrink(x0, 2)
     psnr_y, ssim_y, _, consistency = score(x0, low, x0, 2, Perceptual(()))
     assert psnr_y == math.inf
@@ -144,7 +144,7 @@ def test_a_denoiser_that_enlarges_scores_like_bicubic(tmp_path):
             return condition.y
 
     denoiser = build_denoiser(replace(TINY.model, prediction="x0"), Bicubic())
-    x0 = studying.degrade.as_stored(torch.rand(3, 32, 32) * 2 - 1)
+    x0 = studying.resize.as_stored(torch.rand(3, 32, 32) * 2 - 1)
     low = shrink(x0, 2)
     expected = score(enlarge(low[None], 2).clamp(-1, 1)[0], low, x0, 2, Perceptual(()))
     assert measure(denoiser, [(low, x0)], 4, 0.0, tmp_path / "samples")[:2] == pytest.approx(expected[:2], abs=0.05)
