@@ -8,13 +8,13 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import attack
 import pytest
 
 from dreamsr.cli import main
 from dreamsr.errors import DownloadError, TrainingError
 from dreamsr.training.checkpoints import read_state
 from dreamsr.weights.token import may_have_token, redirected
+from tests import attack
 
 
 def test_no_attack_writes_anything_or_gets_a_token(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("resource", reason="the fuzzer needs POSIX signals and limits")
 
-import fuzz
+from tests import fuzz
 
 
 @pytest.mark.slow

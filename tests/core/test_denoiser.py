@@ -4,12 +4,12 @@ from fractions import Fraction
 
 import pytest
 import torch
-from oracles import FAMILIES, PREDICTIONS, Exact, Family, column, images, noises, wrap
 from torch import Tensor, nn
 
 from dreamsr.config import Prediction
 from dreamsr.core.denoiser import Condition, Denoiser, evaluating
 from dreamsr.core.device import Compute
+from tests.core.oracles import FAMILIES, PREDICTIONS, Exact, Family, column, images, noises, wrap
 
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 every_prediction = pytest.mark.parametrize("prediction", PREDICTIONS)

@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-from oracles import FAMILIES, PREDICTIONS, Exact, Family, Flawed, column, images, noises, wrap
 from torch import Tensor, nn
 
 from dreamsr.config import ModelConfig, Prediction, RefinerConfig
 from dreamsr.core.backbones import build_denoiser, build_net
 from dreamsr.core.denoiser import Condition, Denoiser
 from dreamsr.core.dream import dream_inputs, dream_lam, dream_loss
+from tests.core.oracles import FAMILIES, PREDICTIONS, Exact, Family, Flawed, column, images, noises, wrap
 
 POWERS = [0.0, 0.5, 1.0, 3.0]
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from oracles import images, noises
 from torch import Tensor, nn
 
 from dreamsr.config import IDMConfig, ModelConfig, ProcessConfig, SR3Config
@@ -22,6 +21,7 @@ from dreamsr.core.dream import dream_loss
 from dreamsr.core.samplers import sample
 from dreamsr.errors import ConfigError
 from dreamsr.weights.file import load_weights, save_weights
+from tests.core.oracles import images, noises
 
 SMALL = IDMConfig(
     encoder_channels=5,

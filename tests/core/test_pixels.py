@@ -5,10 +5,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from oracles import images
 
 from dreamsr.core.pixels import from_tensor, match_low_frequencies, to_tensor
 from dreamsr.core.resize import enlarge, shrink
+from tests.core.oracles import images
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles import FAMILIES, Family, column, images, noises, published_steps
 from torch import Tensor
 
 from dreamsr.config import ProcessConfig
 from dreamsr.core.process import Process, build_process, interpolate, spread
+from tests.core.oracles import FAMILIES, Family, column, images, noises, published_steps
 
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 gaussian_only = pytest.mark.parametrize("family", [f for f in FAMILIES if f.gaussian], ids=lambda family: family.name)

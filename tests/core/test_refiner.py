@@ -4,7 +4,6 @@ from typing import get_args, get_type_hints
 
 import pytest
 import torch
-from oracles import images, noises
 from torch import Tensor, nn
 
 from dreamsr.config import ModelConfig, Prediction, ProcessConfig, RefinerConfig
@@ -14,6 +13,7 @@ from dreamsr.core.denoiser import Condition, Denoiser
 from dreamsr.core.device import Compute
 from dreamsr.core.dream import dream_loss
 from dreamsr.core.samplers import sample
+from tests.core.oracles import images, noises
 
 SMALL = RefinerConfig(encoder_channels=6, encoder_blocks=1, channels=(4, 6, 8), blocks_per_level=1)
 SIZES = [(1, 1), (1, 7), (2, 3), (5, 17), (8, 8)]

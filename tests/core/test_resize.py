@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from oracles import images
 
 from dreamsr.core.resize import as_stored, cubic, enlarge, resize, resize_matrix, shrink
+from tests.core.oracles import images
 
 SIZES = [(1, 1), (2, 3), (5, 8), (12, 9), (17, 16)]
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from oracles import images, noises
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,6 +18,7 @@ from dreamsr.core.device import Compute
 from dreamsr.core.dream import dream_inputs, dream_loss
 from dreamsr.core.samplers import sample
 from dreamsr.weights.file import load_weights, save_weights
+from tests.core.oracles import images, noises
 
 SMALL = ResShiftConfig(
     channels=8, multipliers=(1, 2), blocks_per_level=1, swin_width=8, heads=2, window=3, dropout=0.2, groups=4

@@ -5,12 +5,12 @@ from typing import Literal
 
 import pytest
 import torch
-from oracles import FAMILIES, PREDICTIONS, Exact, Family, Flawed, GaussianData, Oracle, images, noises, wrap
 from torch import Tensor
 
 from dreamsr.config import Prediction, ProcessConfig
 from dreamsr.core.denoiser import Condition
 from dreamsr.core.samplers import extrapolation, sample, spaced_times, start
+from tests.core.oracles import FAMILIES, PREDICTIONS, Exact, Family, Flawed, GaussianData, Oracle, images, noises, wrap
 
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 every_order = pytest.mark.parametrize("order", [1, 2])

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from oracles import images, noises
 from torch import Tensor, nn
 
 from dreamsr.config import ModelConfig, Prediction, ProcessConfig, SR3Config
@@ -18,6 +17,7 @@ from dreamsr.core.device import Compute
 from dreamsr.core.dream import dream_loss
 from dreamsr.core.samplers import sample
 from dreamsr.weights.file import load_weights, save_weights
+from tests.core.oracles import images, noises
 
 SMALL = SR3Config(channels=8, multipliers=(1, 2, 3), blocks_per_level=1, attention_levels=(1,), dropout=0.2, groups=4)
 STEPS = 6

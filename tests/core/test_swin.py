@@ -5,10 +5,10 @@ from itertools import product
 
 import pytest
 import torch
-from oracles import noises
 from torch import Tensor, nn
 
 from dreamsr.core.backbones.swin import SwinBlock, WindowAttention, cut
+from tests.core.oracles import noises
 
 
 def attention_of(*, window: int, shifted: bool, width: int = 6, heads: int = 2) -> WindowAttention:

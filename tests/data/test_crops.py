@@ -4,7 +4,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from drawn import draw_photos, loaded, noise, run, same, save
 
 from dreamsr.core import resize
 from dreamsr.core.pixels import to_tensor
@@ -12,6 +11,7 @@ from dreamsr.data import scan
 from dreamsr.data.photo_files import PhotoCache
 from dreamsr.data.sources import DataSource, open_source
 from dreamsr.errors import DataError, UsageError
+from tests.data.drawn_photos import draw_photos, loaded, noise, run, same, save
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,13 @@ from io import BytesIO
 import cv2
 import numpy as np
 import pytest
-from drawn import noise, scene
 from PIL import Image
 
 from dreamsr.config import PhotoConfig
 from dreamsr.data.degradation import _blurred, _resized, blur_kernel, degrade_photo, sinc_kernel
 from dreamsr.data.window import shrunk_window
 from dreamsr.errors import ConfigError
+from tests.data.drawn_photos import noise, scene
 
 QUIET = PhotoConfig(noise=(0, 0), jpeg_quality=(100, 100))
 NOTHING = replace(

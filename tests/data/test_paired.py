@@ -3,7 +3,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from drawn import loaded, noise, run, same, save, scene
 
 from dreamsr.core.pixels import to_tensor
 from dreamsr.data import paired as module
@@ -11,6 +10,7 @@ from dreamsr.data.paired import similarity
 from dreamsr.data.sources import DataSource, open_source
 from dreamsr.data.window import shrunk_window
 from dreamsr.errors import DataError
+from tests.data.drawn_photos import loaded, noise, run, same, save, scene
 
 SIZES = {"a": (96, 130), "b/c": (103, 99), "b/d": (128, 128)}
 

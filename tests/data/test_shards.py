@@ -3,11 +3,11 @@ import pickle
 import tarfile
 
 import pytest
-from drawn import draw_photos, loaded, noise, run, same, save
 
 from dreamsr.data import scan
 from dreamsr.data.sources import DataSource, open_source
 from dreamsr.errors import DataError
+from tests.data.drawn_photos import draw_photos, loaded, noise, run, same, save
 
 
 def write_shard(path, members, mode="w"):

@@ -4,12 +4,12 @@ import sys
 
 import numpy as np
 import pytest
-from drawn import loaded, noise, run, same, save
 
 from dreamsr.data import stream
 from dreamsr.data.sources import DataSource, open_source
 from dreamsr.data.stream import StreamedPhotos
 from dreamsr.errors import DataError, UsageError
+from tests.data.drawn_photos import loaded, noise, run, same, save
 
 datasets = pytest.importorskip("datasets")
 

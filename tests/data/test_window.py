@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from drawn import noise
 
 from dreamsr.core import resize
 from dreamsr.core.pixels import from_tensor, to_tensor
 from dreamsr.data.window import cut_large, cut_pair, shrunk_size, shrunk_window
+from tests.data.drawn_photos import noise
 
 SIZES = [(48, 48), (61, 83), (150, 67)]
 

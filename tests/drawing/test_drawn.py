@@ -6,7 +6,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from drawn import draw_photos, loaded, run, same
 
 from dreamsr.data import crops as pairs_module
 from dreamsr.data import sources
@@ -17,6 +16,7 @@ from dreamsr.drawing.drawn import KINDS, draw_picture, drawn_side_px
 from dreamsr.drawing.fonts import BUNDLED, Font, found_fonts, sized
 from dreamsr.drawing.pixel_art import pixel_art
 from dreamsr.errors import ConfigError, DataError, UsageError
+from tests.data.drawn_photos import draw_photos, loaded, run, same
 
 ALONE = (Font(BUNDLED, None),)
 """The one font that is on every machine."""

@@ -3,12 +3,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from training import TINY, checkpoint, draw_pictures, one_thread, same
 
 from dreamsr.config import DreamConfig
 from dreamsr.errors import OutputError, TrainingError
 from dreamsr.training.checkpoints import checkpoints, read_state, write_state
 from dreamsr.training.train import train
+from tests.training.tiny_runs import TINY, checkpoint, draw_pictures, one_thread, same
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_train_ranks import in_two
 from torch import Tensor
-from training import MODELS, TINY, checkpoint, draw_pictures, largest_difference, one_thread, same
 
 from dreamsr.config import FinishConfig, TrainConfig
 from dreamsr.core.denoiser import evaluating
@@ -28,6 +26,8 @@ from dreamsr.training.state import Run, begin
 from dreamsr.training.step import learning_rate
 from dreamsr.training.train import Progress, train
 from dreamsr.weights.file import load_weights
+from tests.training.test_processes import in_two
+from tests.training.tiny_runs import MODELS, TINY, checkpoint, draw_pictures, largest_difference, one_thread, same
 
 CPU = Compute(torch.device("cpu"), torch.float32, "test")
 FINISH = FinishConfig(

@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 import torch
-from training import TINY, checkpoint, draw_pictures, largest_difference, one_thread, same
 
 from dreamsr.config import TrainConfig
 from dreamsr.data.sources import DataSource
@@ -25,6 +24,7 @@ from dreamsr.errors import DataError, DreamsrError, UsageError
 from dreamsr.training.launch import launched
 from dreamsr.training.loader import Batches
 from dreamsr.training.train import train
+from tests.training.tiny_runs import TINY, checkpoint, draw_pictures, largest_difference, one_thread, same
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="forks")
 ROOT = Path(__file__).resolve().parent.parent.parent

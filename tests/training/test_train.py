@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training import MODELS, TINY, checkpoint, draw_pictures, largest_difference, one_thread, same
 
 from dreamsr.config import DreamConfig, ProcessConfig, TrainConfig
 from dreamsr.core.backbones import BACKBONES
@@ -29,6 +28,7 @@ from dreamsr.training.state import begin
 from dreamsr.training.step import StepLoss, learning_rate
 from dreamsr.training.train import train
 from dreamsr.weights.file import load_weights
+from tests.training.tiny_runs import MODELS, TINY, checkpoint, draw_pictures, largest_difference, one_thread, same
 
 CPU = Compute(torch.device("cpu"), torch.float32, "test")
 PLAIN = DreamConfig(power=math.inf)

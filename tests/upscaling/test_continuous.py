@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import write_tiny_weights
 from torch import Tensor
 
 from dreamsr.config import IDMConfig, ModelConfig
@@ -24,6 +23,7 @@ from dreamsr.upscaling import tiled
 from dreamsr.upscaling.settings import Progress, Settings
 from dreamsr.upscaling.sizes import Size
 from dreamsr.upscaling.upscaler import Upscaler
+from tests.conftest import write_tiny_weights
 
 TINY_IDM = ModelConfig(
     backbone="idm",

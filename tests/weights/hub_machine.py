@@ -13,9 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hub_server import Hub
-
 from dreamsr.weights.registry import WeightsEntry, table
+from tests.weights.hub_server import Hub
 
 ROOT = Path(__file__).parents[2]
 REPO, NAME = "user/tiny", "tiny-x4"

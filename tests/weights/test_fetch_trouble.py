@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from hub_machine import HASTY, REPO, SOON_SECONDS, Machine
-from hub_server import TOKEN, Fault, Hub
+
+from tests.weights.hub_machine import HASTY, REPO, SOON_SECONDS, Machine
+from tests.weights.hub_server import TOKEN, Fault, Hub
 
 
 def test_wrong_bytes_are_deleted_tried_once_more_and_refused(machine: Machine, hub: Hub) -> None:

@@ -7,11 +7,11 @@ import signal
 from pathlib import Path
 
 import numpy as np
-from hub_machine import REPO, Machine, finish
-from hub_server import TOKEN, Fault, Hub, Repo, running_hub, wait_until
 
 from dreamsr.upscaling.upscaler import Upscaler
 from dreamsr.weights.registry import bundled_file
+from tests.weights.hub_machine import REPO, Machine, finish
+from tests.weights.hub_server import TOKEN, Fault, Hub, Repo, running_hub, wait_until
 
 
 def test_first_use_fetches_announces_and_checks_second_use_needs_no_server(machine: Machine, hub: Hub) -> None:

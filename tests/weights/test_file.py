@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +21,7 @@ from dreamsr.core.backbones import build_net
 from dreamsr.errors import DreamsrError, WeightsError
 from dreamsr.weights import file as module
 from dreamsr.weights.file import FORMAT, load_weights, save_weights
+from tests.conftest import TINY
 
 SMALLEST = ModelConfig(
     scale=2, refiner=RefinerConfig(encoder_channels=4, encoder_blocks=0, channels=(4,), blocks_per_level=1)

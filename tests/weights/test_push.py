@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
-from hub_server import TOKEN, Fault, Hub, Repo
 from PIL import Image
 
 from dreamsr.config import DreamConfig, ModelConfig, TrainConfig, from_mapping, to_mapping
@@ -23,6 +21,8 @@ from dreamsr.publishing.publish import About, stage, write_stage
 from dreamsr.upscaling.upscaler import Upscaler
 from dreamsr.weights.file import load_weights, save_weights
 from dreamsr.weights.registry import parse_registry
+from tests.conftest import TINY
+from tests.weights.hub_server import TOKEN, Fault, Hub, Repo
 
 ROOT = Path(__file__).parents[2]
 ABOUT = About("apache-2.0", "CC0 photos", "CC0-1.0")

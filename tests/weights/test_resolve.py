@@ -6,13 +6,13 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from hub_machine import NAME, Machine
 
 from dreamsr.errors import DownloadError, WeightsError
 from dreamsr.weights import registry as registry_module
 from dreamsr.weights import resolve as module
 from dreamsr.weights.registry import WeightsEntry, bundled_file, table
 from dreamsr.weights.resolve import Reference, local_file, parse_reference, resolve_weights
+from tests.weights.hub_machine import NAME, Machine
 
 # Without a network
 
