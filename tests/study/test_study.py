@@ -10,7 +10,7 @@ from dreamsr.config import ModelConfig, ProcessConfig, SR3Config, TrainConfig
 from dreamsr.core.backbones import build_denoiser, build_net
 from dreamsr.core.resize import enlarge, shrink
 from dreamsr.data.sources import DataSource
-from dreamsr.errors import UsageError
+from dreamsr.errors import OutputError, UsageError
 from dreamsr.measure.lpips import Perceptual
 from dreamsr.pictures.read import from_pil
 from dreamsr.pictures.write import write_picture
@@ -81,6 +81,17 @@ def test_a_finished_study_is_read_and_not_computed_again(finished, monkeypatch):
     data = DataSource(data=str(place / "data"))
     again = study(PLAN, data, place / "held", place / "out", device="cpu", on_notice=lambda _text: None)
     assert again == rows
+
+
+def test_a_study_neither_replaces_its_pictures_nor_lies_among_them(tmp_path):
+    held = pictures(tmp_path / "held", phase=1)
+    (tmp_path / "out").mkdir()
+    for data, out in (("data", "data/out"), ("out/truth", "out"), ("out/p-1-seed1", "out"), ("data2", "held/out")):
+        source = DataSource(data=str(pictures(tmp_path / data, phase=0)))
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        with pytest.raises(OutputError, match="is or lies in"):
+            study(PLAN, source, held, tmp_path / out, device="cpu", on_notice=lambda _text: None)
+        assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
 def test_samples_and_truths_lie_beside_each_other_for_other_judges(finished):
