@@ -1,12 +1,13 @@
 import json
 import math
+import re
 
 import numpy as np
 import pytest
 
 from dreamsr.cli import main
 from dreamsr.cli.train_view import duration
-from dreamsr.config import DreamConfig, ModelConfig, TrainConfig
+from dreamsr.config import DreamConfig, ModelConfig, PhotoConfig, TrainConfig
 from dreamsr.errors import ConfigError, UsageError
 from dreamsr.pictures.read import from_pil
 from dreamsr.pictures.write import write_picture
@@ -98,6 +99,14 @@ def test_degradations_by_name_and_by_table(tmp_path):
         degradation_table("blurry")
 
 
+def test_photo_asked_for_by_name_is_the_harder_one_and_not_the_presets_own_table():
+    preset = "release-photo-x4"
+    assert resolved(preset=preset).photo.clean_share > 0
+    assert resolved(preset=preset, **degradation_table("photo")).photo == PhotoConfig()
+    assert resolved(preset=preset, settings=["photo.clean_share=0.5"]).photo.clean_share == 0.5
+    assert resolved(preset=preset, **degradation_table("bicubic")).degradation == "bicubic"
+
+
 def test_data_is_a_folder_or_a_pair_of_folders(tmp_path):
     assert data_source("photos", None, None).data == "photos"
     assert data_source(None, tmp_path, tmp_path).hr == tmp_path
@@ -156,6 +165,15 @@ def test_a_dry_run_says_speed_and_leaves_nothing(tmp_path, capfd, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_times_finishing_too(capfd):
+    own = ["--finish", "4", "--set", "finish.features=none", "--set", "finish.discriminator_channels=4"]
+    assert main(["train", "--preset", "refiner-x4-tiny", "--max-steps", "20", *own, *TINY, "--dry-run"]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines[1:4]] == ["without DREAM", "with DREAM", "finishing"]
+    assert lines[2].endswith("for 16 steps")
+    assert re.fullmatch(r"finishing: [0-9.]+ images/s, \d+ s for 4 steps", lines[3])
+
+
 def test_finetune_shows_before_and_after(data, tmp_path, capfd):
     first, second = tmp_path / "first", tmp_path / "second"
     common = ["--data", str(data), *TINY]
@@ -204,6 +222,13 @@ def test_the_net_is_that_of_the_weights_and_cannot_be_contradicted():
     for setting, words in (("model.scale=4", "scale is 4.*has 2"), ("model.backbone=sr3", "backbone is 'sr3'")):
         with pytest.raises(UsageError, match=words):
             resolve("refiner-x4", [setting], {}, ASKED_NOTHING, model=model)
+
+
+def test_a_run_that_begins_with_weights_does_not_repeat_the_base():
+    model = ModelConfig()
+    assert resolve("release-photo-x4", (), {}, ASKED_NOTHING, model=model).base_steps == 0
+    assert resolve("release-photo-x4", (), {"base_steps": 7}, ASKED_NOTHING, model=model).base_steps == 7
+    assert resolve("release-photo-x4", ["base_steps=8"], {}, ASKED_NOTHING, model=model).base_steps == 8
 
 
 def test_train_begins_with_weights_and_finishes(data, tmp_path, capfd):
