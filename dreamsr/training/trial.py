@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dreamsr.config import TrainConfig
-from dreamsr.core.backbones import build_denoiser, build_net
 from dreamsr.core.denoiser import Denoiser
 from dreamsr.core.device import choose_compute
 from dreamsr.core.dream import dream_loss
+from dreamsr.core.model import build_denoiser, build_net
+from dreamsr.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
