@@ -17,6 +17,7 @@ from dreamsr.bench import report
 from dreamsr.bench.calibration import calibration, weights_facts
 from dreamsr.bench.dataset import Dataset, open_datasets
 from dreamsr.bench.methods import Command, Interpolation, Method, Outputs
+from dreamsr.bench.places import Read, require_pictures, weights_files
 from dreamsr.bench.protocol import choose_protocol, parse_degradation
 from dreamsr.bench.speed import speed
 from dreamsr.bench.store import Store, default_folder
@@ -122,12 +123,22 @@ def bench(
             on_notice(perceptual.missing)
         store = Store(work or default_folder(), fresh=fresh)
         sweep = Sweep(datasets, methods, perceptual, store, save_outputs)
+        if save_outputs is not None:
+            require_pictures(save_outputs, sweep.places(), read_by(request))
         sweep.run(on_progress)
         timings = speed(methods, datasets[0], on_progress=on_progress) if request.speed else []
         data = _report(request, command_line, sweep, pairs, timings)
     for hint in data["hints"]:
         on_notice(f"{hint['method']} on {hint['dataset']}: {hint['text']} ({hint['images']} images)")
     return Report(data, sweep.results, datasets)
+
+
+def read_by(request: Request) -> Read:
+    """What a benchmark reads, which none of its results may replace."""
+    references = [weights_name(reference)[1] for reference in (*request.weights, *request.ablation)]
+    folders = (*request.data, *request.low, *(folder for _, folder in request.outputs))
+    files = [path for reference in references for path in weights_files(reference)]
+    return Read(tuple(Path(folder) for folder in folders), tuple(files))
 
 
 @contextmanager

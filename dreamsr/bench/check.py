@@ -11,7 +11,8 @@ from typing import Any, Literal, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from dreamsr.bench.benchmark import FORMAT, OnNotice, Report, Request, bench
+from dreamsr.bench.benchmark import FORMAT, OnNotice, Report, Request, bench, read_by
+from dreamsr.bench.places import Places, require_places
 from dreamsr.bench.sweep import OnProgress
 from dreamsr.errors import DataError, UsageError, printable
 
@@ -26,6 +27,7 @@ TOLERANCE = {
 }
 """Timings are not compared: they belong to the machine and the hour."""
 
+NOWHERE = Places()
 Figure = float | Literal["inf", "-inf", "nan"] | None
 
 
@@ -133,17 +135,21 @@ def check(
     *,
     run_commands: bool = False,
     work: Path | None = None,
+    places: Places = NOWHERE,
     on_progress: OnProgress | None = None,
     on_notice: OnNotice = lambda _: None,
 ) -> Check:
     """Compute everything in a report anew, nothing taken from finished images, and compare within TOLERANCE.
 
-    Commands of other tools in it are run only with `run_commands`. Raises DataError and UsageError.
+    Commands of other tools in it are run only with `run_commands`. `places` is where the caller will put the new
+    report: not over the old one. Raises DataError, UsageError and OutputError.
     """
     before = read_report(path)
     request = request_of(before, path)
     require_figures(before, path)
     refuse_commands(request, path, on_notice, run_commands=run_commands)
+    read = read_by(request)
+    require_places(places, dataclasses.replace(read, files=(*read.files, path)))
     line = f"dreamsr bench --check {path}"
     now = bench(request, work=work, fresh=True, command_line=line, on_progress=on_progress, on_notice=on_notice)
     facts = _facts(before, now.data)

@@ -13,7 +13,8 @@ from dreamsr.bench.protocol import Degradation, KnownSet, Protocol, cut_truth, k
 from dreamsr.core.pixels import Pixels
 from dreamsr.errors import DataError, ImageError
 from dreamsr.measure import metrics
-from dreamsr.pictures.picture import FORMATS, to_rgb_8_bit
+from dreamsr.pictures.folders import ENDINGS
+from dreamsr.pictures.picture import to_rgb_8_bit
 from dreamsr.pictures.read import read_picture
 
 CROP_PX = 96
@@ -128,15 +129,19 @@ def pictures_in(folder: Path) -> list[Path]:
     """The pictures directly in a folder, by name. Raises DataError where there is none or names collide."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; give folders with large pictures")
-    endings = {ending for endings in FORMATS.values() for ending in endings}
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in endings and path.is_file())
+    paths = picture_files(folder)
     if not paths:
-        raise DataError(f"{folder}: holds no pictures ({' '.join(sorted(endings))})")
+        raise DataError(f"{folder}: holds no pictures ({' '.join(sorted(ENDINGS))})")
     stems = [path.stem for path in paths]
     twice = next((stem for stem in stems if stems.count(stem) > 1), None)
     if twice is not None:
         raise DataError(f"{folder}: several files are called {twice!r}; results could not be told apart")
     return paths
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """What has the ending of a picture directly in a folder, by name."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.is_file())
 
 
 def partner(path: Path, folder: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -150,7 +151,7 @@ class Sweep:
         item = job.dataset.item(job.number)
         identity = identity_of(job, item)
         record = self.store.get(identity)
-        finished = record is not None and self._is_complete(record) and self._is_saved(job, item, record)
+        finished = record is not None and self._is_complete(record) and self._is_saved(job, record)
         if record is None or not finished:
             try:
                 record = self._compute(job, item)
@@ -184,12 +185,12 @@ class Sweep:
         nets = self.perceptual.nets if record.scores.get("psnr_rgb") is not None else ()
         return all(record.scores.get(f"lpips_{net}") is not None for net in nets)
 
-    def _is_saved(self, job: Job, item: Item, record: Record) -> bool:
+    def _is_saved(self, job: Job, record: Record) -> bool:
         """Whether exactly this result lies where results are to be saved, if they are."""
         if self.outputs is None or not record.crop_png:
             return True
         try:
-            return sha256_of(read_rgb8(self._place(job, item))[0]) == record.output_sha256
+            return sha256_of(read_rgb8(self._place(job))[0]) == record.output_sha256
         except ImageError:
             return False
 
@@ -199,7 +200,7 @@ class Sweep:
         pixels = produced.pixels
         foreign = job.method.kind in ("outputs", "command") and pixels is not None
         if self.outputs is not None and pixels is not None:
-            self._save(job, item, pixels)
+            self._save(job, pixels)
         return Record(
             scores,
             produced.seconds,
@@ -210,15 +211,25 @@ class Sweep:
             "" if pixels is None else png_base64(item.show(pixels)),
         )
 
-    def _save(self, job: Job, item: Item, pixels: Pixels) -> None:
-        path = self._place(job, item)
+    def _save(self, job: Job, pixels: Pixels) -> None:
+        path = self._place(job)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_picture(path, Picture(pixels))
 
-    def _place(self, job: Job, item: Item) -> Path:
+    def places(self) -> list[Path]:
+        """Where every enlarged picture will be saved, if they are."""
+        return [] if self.outputs is None else [self._place(job) for job in self._jobs()]
+
+    def _place(self, job: Job) -> Path:
         assert self.outputs is not None
         variant = "-".join(part for part in (job.method.name, job.variant.label) if part)
-        return self.outputs / job.dataset.name / variant / f"{item.name}.png"
+        name = f"{job.dataset.paths[job.number].stem}.png"
+        return self.outputs / folder_name(job.dataset.name) / folder_name(variant) / name
+
+
+def folder_name(name: str) -> str:
+    """The name of a set or a method as that of one folder, whatever stands in it: results stay where they belong."""
+    return "_" if name in (".", "..") else re.sub(r"[\\/\0]", "_", name)
 
 
 def identity_of(job: Job, item: Item) -> dict[str, Any]:

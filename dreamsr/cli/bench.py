@@ -12,7 +12,7 @@ import typer
 
 from dreamsr.cli import bench_view, console
 from dreamsr.cli.options import checked_precision
-from dreamsr.errors import OutputError, UsageError
+from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
     from dreamsr.bench.sweep import OnProgress, Progress
@@ -129,9 +129,9 @@ def bench(
     if check_file is not None:
         _check(check_file, work, json_file, run_commands=run_commands, quiet=quiet)
         return
-    _require_outputs(json_file, csv_file, html_file, plots)
-    from dreamsr.bench.benchmark import Request
+    from dreamsr.bench.benchmark import Request, read_by
     from dreamsr.bench.benchmark import bench as bench_task
+    from dreamsr.bench.places import Places, require_places
 
     request = Request(
         data=tuple(str(folder.resolve()) for folder in data or ()),
@@ -159,6 +159,9 @@ def bench(
         tile_px=tile,
         speed=speed,
     )
+    places = Places(json_file, csv_file, html_file, plots)
+    require_places(places, read_by(request))
+    _require_matplotlib(html_file, plots)
     with _progress(quiet) as show:
         report = bench_task(
             request,
@@ -170,7 +173,7 @@ def bench(
             on_notice=console.warn,
         )
     bench_view.show(report, json_file)
-    bench_view.write(report, json_file=json_file, csv_file=csv_file, html_file=html_file, plots=plots)
+    bench_view.write(report, places)
     for failure in report.data["failures"]:
         console.fail(f"{failure['method']} on {failure['dataset']}: {failure['message']}")
     if report.failed:
@@ -179,20 +182,21 @@ def bench(
 
 def _check(path: Path, work: Path | None, json_file: Path | None, *, run_commands: bool, quiet: bool) -> None:
     from dreamsr.bench.check import check
+    from dreamsr.bench.places import Places
 
+    places = Places(json_file)
     with _progress(quiet) as show:
-        found = check(path, run_commands=run_commands, work=work, on_progress=show, on_notice=console.warn)
-    bench_view.write(found.report, json_file=json_file, csv_file=None, html_file=None, plots=None)
+        found = check(
+            path, run_commands=run_commands, work=work, places=places, on_progress=show, on_notice=console.warn
+        )
+    bench_view.write(found.report, places)
     bench_view.say_verdict(found)
     if not found.holds:
         raise typer.Exit(1)
 
 
-def _require_outputs(json_file: Path | None, csv_file: Path | None, html: Path | None, plots: Path | None) -> None:
-    """Find out before hours of work that a report could not be written."""
-    for path in (json_file, csv_file, html):
-        if path is not None and str(path) != "-" and not path.resolve().parent.is_dir():
-            raise OutputError(f"{path}: there is no folder {path.resolve().parent}; create it first")
+def _require_matplotlib(html: Path | None, plots: Path | None) -> None:
+    """Find out before hours of work that charts could not be drawn."""
     if html is not None or plots is not None:
         from dreamsr.bench.plots import require_matplotlib
 

@@ -11,6 +11,7 @@ from dreamsr.cli import console
 if TYPE_CHECKING:
     from dreamsr.bench.benchmark import Report
     from dreamsr.bench.check import Check
+    from dreamsr.bench.places import Places
 
 COLUMNS = {
     "psnr_y": "PSNR-Y",
@@ -87,29 +88,27 @@ def _cell(value: float | None, decimals: int) -> str:
     return "" if value is None else f"{value:.{decimals}f}"
 
 
-def write(
-    report: Report, *, json_file: Path | None, csv_file: Path | None, html_file: Path | None, plots: Path | None
-) -> None:
+def write(report: Report, places: Places) -> None:
     """The files asked for, each whole or not at all."""
     from dreamsr.bench import report as texts
     from dreamsr.disk import write_bytes_atomically
 
-    if str(json_file) == "-":
+    if str(places.json) == "-":
         console.say_json(texts.plain(report.data))
-    elif json_file is not None:
-        write_bytes_atomically(json_file, texts.to_json(report.data))
-    if csv_file is not None:
-        write_bytes_atomically(csv_file, texts.to_csv(report.data))
-    if html_file is None and plots is None:
+    elif places.json is not None:
+        write_bytes_atomically(places.json, texts.to_json(report.data))
+    if places.csv is not None:
+        write_bytes_atomically(places.csv, texts.to_csv(report.data))
+    if places.html is None and places.plots is None:
         return
     from dreamsr.bench.page import page
     from dreamsr.bench.plots import plots as draw
 
     figures = draw(texts.plain(report.data))
-    if html_file is not None:
-        write_bytes_atomically(html_file, page(report, figures))
-    if plots is not None:
-        plots.mkdir(parents=True, exist_ok=True)
+    if places.html is not None:
+        write_bytes_atomically(places.html, page(report, figures))
+    if places.plots is not None:
+        places.plots.mkdir(parents=True, exist_ok=True)
         for figure in figures:
-            write_bytes_atomically(plots / f"{figure.name}.svg", figure.svg)
-            write_bytes_atomically(plots / f"{figure.name}.png", figure.png)
+            write_bytes_atomically(places.plots / f"{figure.name}.svg", figure.svg)
+            write_bytes_atomically(places.plots / f"{figure.name}.png", figure.png)

@@ -1,4 +1,4 @@
-"""Colour under transparency: what a picture shows nowhere must not leak into what it does show."""
+"""Transparency: what a picture hardly shows must not leak into what it does show, and alpha itself must not ring."""
 
 from __future__ import annotations
 
@@ -7,33 +7,94 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from dreamsr.pictures.lanczos import resized
+
 if TYPE_CHECKING:
     from dreamsr.core.pixels import Pixels
 
+REACH_PX = 2
+"""How far a cubic kernel, or a net's sharpening of an edge, takes colours from."""
+NEAR = np.array([1, 4, 6, 4, 1], np.float32) / 16  # binomial, 2 * REACH_PX + 1 taps
+
 
 def bleed(pixels: Pixels, alpha: Pixels) -> Pixels:
-    """Colours [H,W,C] with those of fully transparent pixels replaced by what is visible near them.
+    """Colours [H,W,C], those of pixels that show less than their neighbours replaced by what is visible near them.
 
-    alpha [H,W], of the same dtype. Files hold anything under alpha 0, mostly black; a net or a resize would mix
-    it into the edge as a dark halo. Push and pull over a pyramid of halves: as quick for large holes as for small.
+    alpha [H,W], of the same dtype. Files hold anything under alpha 0, mostly black, and often white under alpha 8;
+    a net or a resize would mix it into the edge as a dark or bright rim. A pixel keeps its own colour in the share
+    alpha / (largest alpha within REACH_PX), and takes the mean of its neighbours, weighted by their alpha, for the
+    rest: as resizing colours multiplied by alpha would. So an even veil keeps its colours, opaque pixels theirs.
     """
-    hidden = alpha == 0
-    if not hidden.any() or hidden.all():
+    if (alpha == alpha.flat[0]).all():
         return pixels
-    weight = (~hidden).astype(np.float32)  # [H,W]
-    filled = _fill((pixels * weight[..., None]).astype(np.float32), weight)
     result = pixels.copy()
-    result[hidden] = np.clip(np.rint(filled[hidden]), 0, np.iinfo(pixels.dtype).max).astype(pixels.dtype)
+    hidden = alpha == 0
+    largest = _extreme(alpha, REACH_PX, np.maximum)
+    faint = (alpha < largest) & ~hidden
+    if faint.any():
+        share = (alpha[faint] / largest[faint].astype(np.float32))[:, None]  # [N,1]
+        result[faint] = _rounded(share * pixels[faint] + (1 - share) * _means(pixels, alpha, faint), pixels)
+    if hidden.any():
+        # Push and pull over a pyramid of halves: as quick for large holes as for small.
+        weight = alpha.astype(np.float32) / np.float32(np.iinfo(alpha.dtype).max)  # [H,W]
+        filled = _fill(result.astype(np.float32), weight)
+        result[hidden] = _rounded(filled[hidden], pixels)
     return result
 
 
+def enlarged_alpha(alpha: Pixels, height: int, width: int) -> Pixels:
+    """[h,w] -> [height,width] by Lanczos, within what the 3x3 pixels of `alpha` around each place hold.
+
+    A hard edge stays sharp, and what was transparent, opaque or even all around stays exactly so.
+    """
+    if alpha.shape == (height, width):
+        return alpha
+    smooth = resized(alpha[..., None], height, width)[..., 0]
+    rows, columns = (
+        (np.arange(large) * 2 + 1) * small // (2 * large)
+        for small, large in zip(alpha.shape, (height, width), strict=True)
+    )
+    largest, smallest = _extreme(alpha, 1, np.maximum), _extreme(alpha, 1, np.minimum)
+    np.minimum(smooth, largest[rows][:, columns], out=smooth)
+    np.maximum(smooth, smallest[rows][:, columns], out=smooth)
+    return smooth
+
+
+def _extreme(values: Pixels, reach: int, choose: np.ufunc) -> Pixels:
+    """The largest or smallest of the (2 reach + 1) squared values around each, [h,w] -> [h,w]."""
+    for axis in (0, 1):
+        size = values.shape[axis]
+        padded = np.pad(values, [(reach, reach) if axis == a else (0, 0) for a in (0, 1)], mode="edge")
+        values = choose.reduce([padded.take(np.arange(at, at + size), axis) for at in range(2 * reach + 1)])
+    return values
+
+
+def _means(pixels: Pixels, alpha: Pixels, where: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """The mean colour near each of the N pixels `where`, weighted by alpha and nearness, [N,C]."""
+    tops, lefts = np.nonzero(where)
+    height, width = alpha.shape
+    colours = np.zeros((len(tops), pixels.shape[2]), np.float32)
+    weights = np.zeros((len(tops), 1), np.float32)
+    for dy, near_y in enumerate(NEAR, -REACH_PX):
+        for dx, near_x in enumerate(NEAR, -REACH_PX):
+            y, x = np.clip(tops + dy, 0, height - 1), np.clip(lefts + dx, 0, width - 1)
+            weight = (near_y * near_x * alpha[y, x].astype(np.float32))[:, None]
+            colours += weight * pixels[y, x]
+            weights += weight
+    return colours / weights  # at least the pixel's own alpha, which is not zero
+
+
+def _rounded(values: NDArray[np.float32], like: Pixels) -> Pixels:
+    return np.clip(np.rint(values), 0, np.iinfo(like.dtype).max).astype(like.dtype)
+
+
 def _fill(colour: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Colour [h,w,C], zero where weight [h,w] is zero -> colour everywhere; coarser levels fill the holes."""
+    """Colour [h,w,C] that counts by its weight [h,w] -> colour everywhere; coarser levels fill where it is zero."""
     if weight.all() or weight.size == 1:
         return colour
-    sums, counts = _halved(colour), _halved(weight[..., None])[..., 0]
+    sums, counts = _halved(colour * weight[..., None]), _halved(weight[..., None])[..., 0]
     known = (counts > 0).astype(np.float32)
-    coarse = _fill((sums / np.maximum(counts, 1)[..., None]).astype(np.float32), known)
+    coarse = _fill((sums / np.where(counts > 0, counts, 1)[..., None]).astype(np.float32), known)
     height, width = weight.shape
     wide = coarse.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
     return np.where(weight[..., None] > 0, colour, wide)

@@ -12,6 +12,7 @@ from dreamsr.pictures.tiff import (
     DESCRIPTIVE,
     EXIF_IFD,
     HEIGHT,
+    INTEROP_IFD,
     LONG,
     ORIENTATION,
     RESOLUTION_UNIT,
@@ -33,6 +34,8 @@ from dreamsr.pictures.tiff import (
 
 PREFIX = b"Exif\0\0"
 PIXEL_X, PIXEL_Y, THUMBNAIL_AT, THUMBNAIL_BYTES = 40962, 40963, 513, 514
+COLOUR_SPACE, INTEROP_INDEX = 40961, 1
+SRGB, ADOBE_RGB, UNCALIBRATED = 1, 2, 0xFFFF
 
 
 def orientation_of(exif: bytes | None) -> int:
@@ -75,6 +78,41 @@ def exif_for_size(exif: bytes, width: int, height: int) -> bytes:
         if tag in found:
             _overwrite(patched, layout.order, found[tag], LONG, size)
     return PREFIX + bytes(patched)
+
+
+def is_adobe_rgb(exif: bytes | None) -> bool:
+    """Whether the block says Adobe RGB, by the colour space 2 or by cameras' R03 with an uncalibrated one."""
+    layout, _, inner, interop = _colour_entries(exif)
+    if layout is None:
+        return False
+    space = number(inner.get(COLOUR_SPACE), layout.order)
+    index = interop.get(INTEROP_INDEX)
+    return space == ADOBE_RGB or (space == UNCALIBRATED and index is not None and index.value[:3] == b"R03")
+
+
+def exif_as_srgb(exif: bytes) -> bytes:
+    """The block, which says sRGB wherever it said another colour space."""
+    layout, block, inner, interop = _colour_entries(exif)
+    if layout is None:
+        return exif
+    patched = bytearray(block)
+    if COLOUR_SPACE in inner:
+        _overwrite(patched, layout.order, inner[COLOUR_SPACE], SHORT, SRGB)
+    index = interop.get(INTEROP_INDEX)
+    if index is not None and index.value[:3] == b"R03":
+        patched[index.value_at : index.value_at + 3] = b"R98"
+    return PREFIX + bytes(patched)
+
+
+def _colour_entries(exif: bytes | None) -> tuple[Layout | None, bytes, Mapping[int, Entry], Mapping[int, Entry]]:
+    """Layout, block, and the entries of its EXIF and interoperability directories."""
+    layout, first, block = _opened(exif)
+    if layout is None:
+        return None, block, {}, {}
+    below = [read_directory(block, layout, first)]
+    for tag in (EXIF_IFD, INTEROP_IFD):
+        below.append(read_directory(block, layout, number(below[-1].get(tag), layout.order) or 0))
+    return layout, block, below[1], below[2]
 
 
 def without_orientation(exif: bytes) -> bytes:

@@ -11,13 +11,15 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from dreamsr.errors import ImageError
+from dreamsr.pictures.colour import profile_of, refuse_hdr
 from dreamsr.pictures.exif import exif_from_tiff, kept_exif, orientation_of, upright_xmp
-from dreamsr.pictures.icc import cmyk_to_rgb, fitting_profile
+from dreamsr.pictures.icc import cmyk_to_rgb
 from dreamsr.pictures.opening import all_bytes, decoding, format_of, name_of, opened, refuse_frames, stream_of
 from dreamsr.pictures.picture import Array, Metadata, Picture, PictureInfo
 from dreamsr.pictures.tiff import BITS, PHOTOMETRIC, PLANAR, XMP, read_directory, read_header
 
 DEFAULT_MAX_PIXELS = 178_956_970
+HEAD_BYTES = 1 << 20  # where files say what their colours mean
 CHECK_MAX_PIXELS = 1 << 34  # when checking our own results, which may be larger than what is accepted as input
 
 
@@ -35,7 +37,8 @@ def read_picture(source: Path | str | bytes, *, max_pixels: int = DEFAULT_MAX_PI
         _load(image)
         pixels, alpha = _colour_and_alpha(image, samples, _png_bits(data), name)
         exif, xmp = _exif_and_xmp(image, data)
-        return _upright(image, pixels, alpha, exif, xmp)
+        icc = profile_of(image, data, exif, is_grey=pixels.shape[2] == 1, name=name)
+        return _upright(image, pixels, alpha, Metadata(icc, exif, xmp))
 
 
 def probe_picture(source: Path | str | bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> PictureInfo:
@@ -44,6 +47,8 @@ def probe_picture(source: Path | str | bytes, *, max_pixels: int = DEFAULT_MAX_P
     with decoding(name), stream_of(source, name) as stream:
         image = opened(stream, name, max_pixels)
         refuse_frames(image, name)
+        stream.seek(0)
+        refuse_hdr(image, stream.read(HEAD_BYTES), name)
         exif = image.info.get("exif")
         turn = orientation_of(exif if isinstance(exif, bytes) and image.format != "TIFF" else None)
         width, height = image.size if turn not in (5, 6, 7, 8) else image.size[::-1]
@@ -73,9 +78,9 @@ def from_pil(image: Image.Image) -> Picture:
         exif = image.info.get("exif")
         xmp = image.info.get("xmp")
         pixels, alpha = _colour_and_alpha(image, None, 8, name)
-        return _upright(
-            image, pixels, alpha, exif if isinstance(exif, bytes) else None, xmp if isinstance(xmp, bytes) else None
-        )
+        exif, xmp = exif if isinstance(exif, bytes) else None, xmp if isinstance(xmp, bytes) else None
+        icc = profile_of(image, b"", exif, is_grey=pixels.shape[2] == 1, name=name)
+        return _upright(image, pixels, alpha, Metadata(icc, exif, xmp))
 
 
 # --- samples ----------------------------------------------------------------------------------------------------------
@@ -216,15 +221,14 @@ def _exif_and_xmp(image: Image.Image, data: bytes) -> tuple[bytes | None, bytes 
     return exif if isinstance(exif, bytes) else None, xmp if isinstance(xmp, bytes) else None
 
 
-def _upright(image: Image.Image, pixels: Array, alpha: Array | None, exif: bytes | None, xmp: bytes | None) -> Picture:
-    turn = orientation_of(exif)
+def _upright(image: Image.Image, pixels: Array, alpha: Array | None, found: Metadata) -> Picture:
+    """The picture turned as its EXIF says, with what was `found` beside it made true of that."""
+    turn = orientation_of(found.exif)
     pixels_turn = 1 if image.format == "TIFF" else turn  # Pillow has turned those
-    profile = image.info.get("icc_profile")
-    has_own_colours = isinstance(profile, bytes) and image.mode not in ("CMYK", "LAB", "HSV")
     metadata = Metadata(
-        icc=fitting_profile(profile, is_grey=pixels.shape[2] == 1) if has_own_colours else None,
-        exif=kept_exif(exif),
-        xmp=upright_xmp(xmp) if xmp and turn != 1 else xmp or None,
+        icc=found.icc,
+        exif=kept_exif(found.exif),
+        xmp=upright_xmp(found.xmp) if found.xmp and turn != 1 else found.xmp or None,
     )
     alpha = None if alpha is None else _turned(alpha, pixels_turn)
     return Picture(_turned(pixels, pixels_turn), alpha, metadata, format_of(image))

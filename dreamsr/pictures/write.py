@@ -11,9 +11,10 @@ from PIL import Image, PngImagePlugin
 
 from dreamsr.disk import write_bytes_atomically
 from dreamsr.errors import DreamsrError, OutputError, UsageError
-from dreamsr.pictures.exif import PREFIX, exif_for_size, tiff_tags, without_orientation
+from dreamsr.pictures.exif import PREFIX, exif_as_srgb, exif_for_size, tiff_tags, without_orientation
 from dreamsr.pictures.icc import is_srgb, to_srgb
 from dreamsr.pictures.picture import FORMATS, KEEPS_ALPHA, Array, Metadata, Picture, format_for, loses_depth, to_8_bit
+from dreamsr.pictures.png import SIGNATURE, chunk
 from dreamsr.pictures.tiff import BYTE, ICC, UNDEFINED, XMP, Entry, Node, encode_tiff
 
 DEFAULT_QUALITY = {"JPEG": 95, "WEBP": 90, "AVIF": 90}
@@ -108,13 +109,14 @@ def _for_format(picture: Picture, format: str, strip: bool) -> Picture:
             keeping = ", ".join(name for name in FORMATS if name in KEEPS_ALPHA)
             raise OutputError(f"The picture has transparency, which {format} cannot hold; write one of {keeping}.")
         alpha = None
-    icc = metadata.icc
+    icc, is_converted = metadata.icc, False
     if icc is not None and (strip or not _holds_profile(format, icc, pixels, alpha)):
         pixels = pixels if is_srgb(icc) else to_srgb(pixels, icc)
-        icc = None
+        icc, is_converted = None, True
     if strip:
         return Picture(pixels, alpha, Metadata(), picture.format)
     exif = exif_for_size(metadata.exif, picture.width, picture.height) if metadata.exif else None
+    exif = exif_as_srgb(exif) if exif and is_converted else exif
     return Picture(pixels, alpha, Metadata(icc, exif, metadata.xmp), picture.format)
 
 
@@ -214,26 +216,22 @@ def _png_16(samples: Array, metadata: Metadata, xmp: bytes | None) -> bytes:
     """A 16-bit PNG of uint16 [H,W,C], C = 2 grey + alpha, 3 RGB, 4 RGB + alpha: the kinds Pillow cannot write."""
     height, width, channels = samples.shape
     kind = {2: 4, 3: 2, 4: 6}[channels]
-    chunks = [b"\x89PNG\r\n\x1a\n", _chunk(b"IHDR", struct.pack(">LLBBBBB", width, height, 16, kind, 0, 0, 0))]
+    chunks = [SIGNATURE, chunk(b"IHDR", struct.pack(">LLBBBBB", width, height, 16, kind, 0, 0, 0))]
     if metadata.icc:
-        chunks.append(_chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(metadata.icc)))
+        chunks.append(chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(metadata.icc)))
     if xmp:
-        chunks.append(_chunk(b"iTXt", xmp))
+        chunks.append(chunk(b"iTXt", xmp))
     if metadata.exif:
-        chunks.append(_chunk(b"eXIf", metadata.exif.removeprefix(PREFIX)))
+        chunks.append(chunk(b"eXIf", metadata.exif.removeprefix(PREFIX)))
     packer = zlib.compressobj(PNG_LEVEL)
     rows = max(1, PNG_ROWS_BYTES // (width * channels * 2))
     above = np.zeros((1, width * channels * 2), dtype=np.uint8)
     for top in range(0, height, rows):
         block = samples[top : top + rows].astype(">u2").view(np.uint8).reshape(-1, width * channels * 2)  # [h,bytes]
-        chunks.append(_chunk(b"IDAT", packer.compress(_paeth(block, above, channels * 2))))
+        chunks.append(chunk(b"IDAT", packer.compress(_paeth(block, above, channels * 2))))
         above = block[-1:]
-    chunks += [_chunk(b"IDAT", packer.flush()), _chunk(b"IEND", b"")]
+    chunks += [chunk(b"IDAT", packer.flush()), chunk(b"IEND", b"")]
     return b"".join(chunks)
-
-
-def _chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">L", len(data)) + name + data + struct.pack(">L", zlib.crc32(data, zlib.crc32(name)))
 
 
 def _paeth(rows: Array, above: Array, pixel_bytes: int) -> bytes:

@@ -18,15 +18,21 @@ IfExists = Literal["error", "skip", "overwrite", "rename"]
 Inode = tuple[int, int]
 REPORT_KINDS = frozenset({"", "a web page"})
 """What a report looks like from its first bytes: text of no other kind, or a page."""
+MARK_BYTES = 4096
 
 
 @dataclass(frozen=True)
 class Output:
-    """A file that `option` names, and the endings that it may have, lower case; none where any will do."""
+    """A file that `option` names, and the endings that it may have, lower case; none where any will do.
+
+    `mark` stands near the beginning of every earlier one: where it is given, only a file that has it, or an empty
+    one, may be replaced.
+    """
 
     option: str
     path: Path
     endings: tuple[str, ...] = ()
+    mark: bytes = b""
 
     @property
     def label(self) -> str:
@@ -111,10 +117,14 @@ def _may_replace(output: Output, policy: IfExists | None) -> bool:
         raise OutputError(f"{output.label} exists already; choose --if-exists skip, overwrite or rename")
     try:
         with output.path.open("rb") as file:
-            kind = seems_to_be(file.read(HEAD_BYTES))
+            head = file.read(MARK_BYTES)
     except OSError as error:
         raise OutputError(f"{output.label} exists and cannot be read ({error.strerror}); choose another name") from None
-    if output.endings and kind not in REPORT_KINDS:
+    kind = seems_to_be(head[:HEAD_BYTES])
+    if head and output.mark not in head:
+        known = f" ({_with_article(kind)})" if kind else ""
+        raise OutputError(f"{output.label} exists and is no earlier one of its kind{known}; choose another name")
+    if output.endings and not output.mark and kind not in REPORT_KINDS:
         raise OutputError(f"{output.label} exists and is {_with_article(kind)}, not a report; choose another name")
     return True
 

@@ -17,7 +17,7 @@ from dreamsr.core.model import build_denoiser
 from dreamsr.core.pixels import Pixels
 from dreamsr.errors import UsageError
 from dreamsr.measure.memory import automatic_tile_px, require_room
-from dreamsr.pictures.bleed import bleed
+from dreamsr.pictures.bleed import bleed, enlarged_alpha
 from dreamsr.pictures.lanczos import resized
 from dreamsr.pictures.picture import Picture
 from dreamsr.upscaling.fitting import fit
@@ -143,15 +143,14 @@ class Upscaler:
     ) -> Picture:
         """A picture of height x width px with the same depth, colours, kind of alpha and metadata.
 
-        The net enlarges the colours, bled under transparency so that no halo appears; Lanczos enlarges alpha.
+        The net enlarges the colours, bled under transparency so that no halo appears; alpha goes beside it.
         """
         if picture.alpha is None:
             pixels = self.enlarge(picture.pixels, height, width, settings, on_progress=on_progress)
             return replace(picture, pixels=pixels)
         colours = bleed(picture.pixels, picture.alpha)
         pixels = self.enlarge(colours, height, width, settings, on_progress=on_progress)
-        alpha = resized(picture.alpha[..., None], height, width)[..., 0]
-        return replace(picture, pixels=pixels, alpha=np.ascontiguousarray(alpha))
+        return replace(picture, pixels=pixels, alpha=enlarged_alpha(picture.alpha, height, width))
 
     def enlarge(
         self, pixels: Pixels, height: int, width: int, settings: Settings, *, on_progress: OnProgress | None = None

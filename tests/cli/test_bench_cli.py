@@ -138,7 +138,7 @@ def test_speed_reports_cold_warm_and_best_batch(
     command = f"pillow={sys.executable} -c '{ENLARGE}' {{input}} {{output}}"
     assert bench("--steps", "1", "--speed", "--json", "r.json", "--command", command) == 0
     measured = {entry["method"]: entry for entry in json.loads((folder / "r.json").read_text())["speed"]}
-    assert set(speed) == {"bicubic", "lanczos", "pillow", "tiny"}
+    assert set(measured) == {"bicubic", "lanczos", "pillow", "tiny"}
     tiny = measured["tiny"]
     assert tiny["cold_seconds_per_megapixel"] == pytest.approx(3.0 / (64 * 64 / 1e6))
     assert tiny["warm_p50_seconds"] <= tiny["warm_p95_seconds"]
@@ -146,3 +146,94 @@ def test_speed_reports_cold_warm_and_best_batch(
     assert (tiny["evaluations"], tiny["device"]) == (2, "cpu")
     assert measured["pillow"]["cold_seconds"] > 0
     assert "speed" in capsys.readouterr().out
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """Every file outside the cache, with its bytes."""
+    files = (path for path in folder.rglob("*") if path.is_file() and "cache" not in path.parts)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--json set/astro.png", "must end in .json"),
+        ("--csv set/astro.png", "must end in .csv"),
+        ("--html set/astro.png", "must end in .html or .htm"),
+        ("--json truth.json", "--json truth.json is an input"),
+        ("--json low.json --low low", "--json low.json is an input"),
+        ("--json run/config.json --dream-ablation a=run b=run", "--json run/config.json is an input"),
+        ("--json model.json --dream-ablation a=run b=run", "--json model.json is an input"),
+        ("--json notes.json", "--json notes.json exists and is no earlier one of its kind"),
+        ("--json picture.json", "is no earlier one of its kind (a PNG picture)"),
+        ("--csv table.csv", "--csv table.csv exists and is no earlier one of its kind"),
+        ("--html page.html", "--html page.html exists and is no earlier one of its kind (a web page)"),
+        ("--json set", "must end in .json"),
+        ("--plots set", "--plots set is a folder that is read, too"),
+        ("--plots figures", "figures/per-image.png exists and is no earlier one of its kind (a PNG picture)"),
+        ("--plots notes.json", "its folder cannot be made below the file"),
+        ("--save-outputs set", "--save-outputs set is a folder that is read, too"),
+        ("--save-outputs results --outputs x=results", "--save-outputs results is a folder that is read, too"),
+        ("--save-outputs saved --outputs x=saved/set/bicubic", "saved/set/bicubic/astro.png is an input"),
+        ("--save-outputs link", "--save-outputs link is a folder that is read, too"),
+    ],
+)
+def test_no_result_replaces_what_is_read_or_another_file(
+    bench: Bench, folder: Path, capsys: pytest.CaptureFixture[str], tiny_weights: Path, arguments: str, message: str
+) -> None:
+    pytest.importorskip("matplotlib", reason="charts need matplotlib, the extra dreamsr[bench]")
+    for name in ("low", "run", "figures", "results", "saved/set/bicubic"):
+        (folder / name).mkdir(parents=True)
+    picture = Image.open("set/astro.png")
+    for name in ("picture.png", "figures/per-image.png", "results/astro.png", "saved/set/bicubic/astro.png"):
+        picture.save(name)
+    (folder / "picture.png").rename("picture.json")
+    picture.resize((16, 16)).save("low/astro.png")
+    (folder / "run/model.safetensors").write_bytes(tiny_weights.read_bytes())
+    (folder / "run/config.json").write_text('{"train": {}}')
+    (folder / "notes.json").write_text('{"mine": true}')
+    (folder / "table.csv").write_text("my,table\n")
+    (folder / "page.html").write_text("<!doctype html><title>mine</title>")
+    for link, target in (("truth.json", "set/astro.png"), ("low.json", "low/astro.png"), ("link", "set")):
+        (folder / link).symlink_to(target)
+    (folder / "model.json").symlink_to("run/model.safetensors")
+    before = snapshot(folder)
+    words = arguments.split()
+    assert bench("-q", "--lpips", "none", *words) == 1
+    assert message in capsys.readouterr().err
+    assert snapshot(folder) == before
+    assert not (folder / "cache").exists()
+
+
+def test_a_report_replaces_an_earlier_one_of_its_kind(bench: Bench, folder: Path) -> None:
+    pytest.importorskip("matplotlib", reason="charts need matplotlib, the extra dreamsr[bench]")
+    files = ("--json", "r.json", "--csv", "r.csv", "--html", "r.html", "--plots", "plots", "--save-outputs", "out")
+    for name in ("r.json", "r.csv"):
+        (folder / name).touch()  # an empty file holds nothing to lose
+    assert bench("--steps", "1", "--lpips", "none", *files, "-q") == 0
+    first = (folder / "r.json").read_bytes()
+    assert bench("--steps", "2", "--lpips", "none", *files, "-q") == 0
+    assert (folder / "r.json").read_bytes() != first
+
+
+def test_check_keeps_the_report_it_checks(bench: Bench, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench("--json", "r.json", "-q", "--lpips", "none") == 0
+    before = (folder / "r.json").read_bytes()
+    assert cli.main(["bench", "--check", "r.json", "--json", "r.json", "-q"]) == 1
+    assert "--json r.json is an input" in capsys.readouterr().err
+    assert (folder / "r.json").read_bytes() == before
+    assert cli.main(["bench", "--check", "r.json", "--json", "new.json", "-q"]) == 0
+    assert json.loads((folder / "new.json").read_text())["rows"]
+
+
+def test_saved_pictures_stay_below_their_folder(bench: Bench, folder: Path, tiny_weights: Path) -> None:
+    (folder / "other").mkdir()
+    (folder / "set").rename(folder / "other/set")
+    (folder / "set").mkdir()
+    Image.open("other/set/astro.png").save("set/astro.png")
+    before = set(snapshot(folder))
+    more = ("--weights", f"../../up={tiny_weights}", "--steps", "1", "--lpips", "none", "-q")
+    assert bench("other/set", "--save-outputs", "out", *more) == 0
+    new = set(snapshot(folder)) - before
+    assert len(new) == 2 * 4
+    assert all(name.startswith("out/") for name in new)

@@ -41,10 +41,10 @@ class Toy(nn.Module):
         self.scale = scale
         self.layers = nn.Sequential(nn.Conv2d(6, config.channels, 3, padding=1), nn.Conv2d(config.channels, 3, 1))
 
-    def encode(self, low, scale=None):
+    def encode(self, low, _scale=None):
         return Condition(y=resize.enlarge(low, self.scale))
 
-    def forward(self, x_t, condition, level):
+    def forward(self, x_t, condition, _level):
         return x_t + self.layers(torch.cat([x_t, condition.y], dim=1)).to(x_t.dtype)
 
 

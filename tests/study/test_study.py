@@ -11,7 +11,7 @@ from dreamsr.core.model import ModelConfig, build_denoiser, build_net
 from dreamsr.core.process import ProcessConfig
 from dreamsr.core.resize import enlarge, shrink
 from dreamsr.data.sources import DataSource
-from dreamsr.errors import UsageError
+from dreamsr.errors import OutputError, UsageError
 from dreamsr.measure.lpips import Perceptual
 from dreamsr.pictures.read import from_pil
 from dreamsr.pictures.write import write_picture
@@ -85,6 +85,17 @@ def test_a_finished_study_is_read_and_not_computed_again(finished, monkeypatch):
     assert again == rows
 
 
+def test_a_study_neither_replaces_its_pictures_nor_lies_among_them(tmp_path):
+    held = pictures(tmp_path / "held", phase=1)
+    (tmp_path / "out").mkdir()
+    for data, out in (("data", "data/out"), ("out/truth", "out"), ("out/p-1-seed1", "out"), ("data2", "held/out")):
+        source = DataSource(data=str(pictures(tmp_path / data, phase=0)))
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        with pytest.raises(OutputError, match="is or lies in"):
+            study(PLAN, source, held, tmp_path / out, device="cpu", on_notice=lambda _text: None)
+        assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
 def test_samples_and_truths_lie_beside_each_other_for_other_judges(finished):
     place, rows = finished
     truths = sorted(p.name for p in (place / "out" / "truth").iterdir())
@@ -112,7 +123,7 @@ def test_report_tells_means_and_deviations_and_the_papers_figures(finished):
 
 
 def test_the_score_of_the_truth_is_perfect_and_of_a_shift_is_not():
-    x0 = studying.degrade.as_stored(torch.rand(3, 32, 32) * 2 - 1)
+    x0 = studying.resize.as_stored(torch.rand(3, 32, 32) * 2 - 1)
     low = shrink(x0, 2)
     psnr_y, ssim_y, _, consistency = score(x0, low, x0, 2, Perceptual(()))
     assert psnr_y == math.inf
@@ -146,7 +157,7 @@ def test_a_denoiser_that_enlarges_scores_like_bicubic(tmp_path):
             return condition.y
 
     denoiser = build_denoiser(replace(TINY.model, prediction="x0"), Bicubic())
-    x0 = studying.degrade.as_stored(torch.rand(3, 32, 32) * 2 - 1)
+    x0 = studying.resize.as_stored(torch.rand(3, 32, 32) * 2 - 1)
     low = shrink(x0, 2)
     expected = score(enlarge(low[None], 2).clamp(-1, 1)[0], low, x0, 2, Perceptual(()))
     assert measure(denoiser, [(low, x0)], 4, 0.0, tmp_path / "samples")[:2] == pytest.approx(expected[:2], abs=0.05)

@@ -25,6 +25,7 @@ from dreamsr.training.checkpoints import checkpoints
 from dreamsr.training.config import DreamConfig, TrainConfig
 from dreamsr.training.loader import Batch, Batches, draws, large_side_px, step_numbers
 from dreamsr.training.speed import Stopwatch, duration
+from dreamsr.training.start import load_start
 from dreamsr.training.state import begin
 from dreamsr.training.step import StepLoss, learning_rate
 from dreamsr.training.train import train
@@ -162,9 +163,10 @@ def test_the_folder_tells_how_the_run_was_made(data, tmp_path):
 
 
 def test_fine_tuning_for_no_steps_reproduces_the_weights(data, tmp_path):
-    start = load_weights(run(TINY, data, tmp_path / "first")).net.state_dict()
-    again = load_weights(run(replace(TINY, max_steps=0, base_steps=0), data, tmp_path / "second", start_from=start))
-    assert same(dict(start), dict(again.net.state_dict()))
+    first = run(TINY, data, tmp_path / "first")
+    start = load_start(str(first))
+    again = load_weights(run(replace(TINY, max_steps=0, base_steps=0), data, tmp_path / "second", start=start))
+    assert same(dict(start.state), dict(again.net.state_dict()))
 
 
 def test_the_base_phase_leaves_the_step_net_as_it_began(data, tmp_path):
@@ -603,7 +605,7 @@ def test_the_best_weights_are_kept_and_validation_comes_at_the_end_too(data, tmp
     judge = judged(monkeypatch, {3: 1.0, 6: 9.0, 8: 2.0})
     config = replace(TINY, valid_every=3)
     heard = []
-    run(config, data, tmp_path / "run", valid=tmp_path, on_validation=heard.append)
+    run(config, data, tmp_path / "run", valid=Path(data.data), on_validation=heard.append)
     assert judge.steps == [3, 6, 8]
     assert not any(judge.training)
     assert [found.score for found in heard] == [1.0, 9.0, 2.0]
@@ -617,8 +619,8 @@ def test_the_best_is_remembered_over_a_stop(data, tmp_path, monkeypatch):
     config = replace(TINY, valid_every=3)
     judged(monkeypatch, {3: 5.0, 6: 1.0, 8: 2.0})
     with pytest.raises(KeyboardInterrupt):
-        run(config, data, tmp_path / "run", valid=tmp_path, on_progress=interrupt_at(4))
-    run(config, data, tmp_path / "run", valid=tmp_path, resume=True)
+        run(config, data, tmp_path / "run", valid=Path(data.data), on_progress=interrupt_at(4))
+    run(config, data, tmp_path / "run", valid=Path(data.data), resume=True)
     assert load_weights(tmp_path / "run" / "best.safetensors").facts["steps"] == 3
 
 

@@ -294,6 +294,28 @@ def test_no_halo_around_a_shape_on_hidden_magenta(tiny_upscaler: Upscaler, dtype
     assert (result.alpha[:, -32:] == 0).all()
 
 
+def test_no_rim_around_an_opaque_disc_on_a_faint_white(tiny_upscaler: Upscaler) -> None:
+    y, x = np.mgrid[0:48, 0:48]
+    disc = np.hypot(y - 24, x - 24) < 14
+    pixels = np.where(disc[..., None], (200, 0, 0), 255).astype(np.uint8)
+    alpha = np.where(disc, 255, 8).astype(np.uint8)
+    result = tiny_upscaler.enlarge_picture(Picture(pixels, alpha), 192, 192, ONE_STEP)
+    assert result.alpha is not None
+    green_on_black = result.pixels[..., 1] * (result.alpha / 255.0)
+    assert green_on_black.max() < 24  # 8 is the veil itself
+    assert (result.alpha[:20, :20] == 8).all()
+    assert (result.alpha[80:112, 80:112] == 255).all()
+
+
+def test_opaque_pictures_are_enlarged_as_without_alpha(tiny_upscaler: Upscaler) -> None:
+    pixels = picture((12, 9, 3))
+    plain = tiny_upscaler.enlarge_picture(Picture(pixels), 48, 36, ONE_STEP)
+    opaque = tiny_upscaler.enlarge_picture(Picture(pixels, np.full((12, 9), 255, np.uint8)), 48, 36, ONE_STEP)
+    assert (opaque.pixels == plain.pixels).all()
+    assert opaque.alpha is not None
+    assert (opaque.alpha == 255).all()
+
+
 def test_metadata_and_format_travel_along(tiny_upscaler: Upscaler) -> None:
     given = Picture(picture((6, 6, 3)), format="JPEG")
     given = replace(given, metadata=replace(given.metadata, xmp=b"<x/>"))
