@@ -11,8 +11,8 @@ from dreamsr.cli import console
 from dreamsr.cli.train_view import train_view
 
 if TYPE_CHECKING:
-    from dreamsr.config import TrainConfig
     from dreamsr.data.sources import DataSource
+    from dreamsr.training.config import TrainConfig
     from dreamsr.training.start import Start as Beginning
 
 DATA, DREAM, RUN, MACHINE = "Data", "DREAM", "Run", "Machine"

@@ -16,7 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from dreamsr.config import PhotoConfig
+from dreamsr.data.settings import PhotoConfig
 from dreamsr.errors import ConfigError, UsageError
 
 Table = dict[str, Any]

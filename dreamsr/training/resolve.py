@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dreamsr.config import ModelConfig, TrainConfig, from_mapping, to_mapping
+from dreamsr.config import from_mapping, to_mapping
+from dreamsr.core.model import ModelConfig
 from dreamsr.data.sources import DataSource
 from dreamsr.errors import UsageError
+from dreamsr.training.config import TrainConfig
 from dreamsr.training.presets import (
     Preset,
     Table,

@@ -12,10 +12,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from dreamsr.config import TrainConfig
 from dreamsr.core.denoiser import Denoiser
 from dreamsr.core.device import Compute, choose_compute
 from dreamsr.core.dream import dream_loss
+from dreamsr.training.config import TrainConfig
 from dreamsr.training.finishing import Losses
 from dreamsr.training.loader import Batch
 from dreamsr.training.state import Run, begin

@@ -7,10 +7,12 @@ import pytest
 
 from dreamsr.cli import main
 from dreamsr.cli.train_view import duration
-from dreamsr.config import DreamConfig, ModelConfig, PhotoConfig, TrainConfig
+from dreamsr.core.model import ModelConfig
+from dreamsr.data.settings import PhotoConfig
 from dreamsr.errors import ConfigError, UsageError
 from dreamsr.pictures.read import from_pil
 from dreamsr.pictures.write import write_picture
+from dreamsr.training.config import DreamConfig, TrainConfig
 from dreamsr.training.presets import preset_names
 from dreamsr.training.resolve import altered, data_source, degradation_table, finish_table, name_of, resolve
 from dreamsr.weights.file import load_weights
@@ -38,8 +40,8 @@ def resolved(*, preset="sr3-x4-tiny", settings=(), dream=ASKED_NOTHING, **option
 
 def test_options_win_over_settings_and_settings_over_the_preset():
     config = resolved(settings=["batch_size=3", "seed=5", "model.sr3.dropout=0.5"], batch_size=4, seed=None)
-    assert (config.batch_size, config.seed, config.model.sr3.dropout) == (4, 5, 0.5)
-    assert config.model.sr3.channels == 16
+    assert (config.batch_size, config.seed, config.model.sizes.dropout) == (4, 5, 0.5)
+    assert config.model.sizes.channels == 16
 
 
 def test_unknown_fields_name_the_preset_and_the_field():

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from dreamsr.config import ModelConfig, ProcessConfig, SR3Config, TrainConfig
-from dreamsr.core.backbones import build_denoiser, build_net
+from dreamsr.core.backbones.sr3 import SR3Config
+from dreamsr.core.model import ModelConfig, build_denoiser, build_net
+from dreamsr.core.process import ProcessConfig
 from dreamsr.core.resize import enlarge, shrink
 from dreamsr.data.sources import DataSource
 from dreamsr.errors import OutputError, UsageError
@@ -17,11 +18,12 @@ from dreamsr.pictures.write import write_picture
 from dreamsr.study import study as studying
 from dreamsr.study.report import cells, markdown, write_report
 from dreamsr.study.study import Plan, Row, measure, sampled, score, study
+from dreamsr.training.config import TrainConfig
 
 PROCESS = ProcessConfig(kind="gaussian", timesteps=4, beta_last=0.5)
 NET = SR3Config(channels=4, multipliers=(1, 2), blocks_per_level=1, attention_levels=(), dropout=0.0, groups=2)
 TINY = TrainConfig(
-    model=ModelConfig(backbone="sr3", scale=2, prediction="eps", process=PROCESS, sr3=NET),
+    model=ModelConfig(backbone="sr3", scale=2, prediction="eps", process=PROCESS, sizes=NET),
     max_steps=3,
     batch_size=2,
     crop_low_px=8,
@@ -121,7 +123,7 @@ def test_report_tells_means_and_deviations_and_the_papers_figures(finished):
 
 
 def test_the_score_of_the_truth_is_perfect_and_of_a_shift_is_not():
-    x0 = studying.degrade.as_stored(torch.rand(3, 32, 32) * 2 - 1)
+    x0 = studying.resize.as_stored(torch.rand(3, 32, 32) * 2 - 1)
     low = shrink(x0, 2)
     psnr_y, ssim_y, _, consistency = score(x0, low, x0, 2, Perceptual(()))
     assert psnr_y == math.inf
@@ -155,7 +157,7 @@ def test_a_denoiser_that_enlarges_scores_like_bicubic(tmp_path):
             return condition.y
 
     denoiser = build_denoiser(replace(TINY.model, prediction="x0"), Bicubic())
-    x0 = studying.degrade.as_stored(torch.rand(3, 32, 32) * 2 - 1)
+    x0 = studying.resize.as_stored(torch.rand(3, 32, 32) * 2 - 1)
     low = shrink(x0, 2)
     expected = score(enlarge(low[None], 2).clamp(-1, 1)[0], low, x0, 2, Perceptual(()))
     assert measure(denoiser, [(low, x0)], 4, 0.0, tmp_path / "samples")[:2] == pytest.approx(expected[:2], abs=0.05)

@@ -3,9 +3,11 @@ from dataclasses import fields
 
 import pytest
 
-from dreamsr.config import PhotoConfig, TrainConfig, from_mapping
-from dreamsr.core.backbones import BACKBONES
+from dreamsr.config import from_mapping
+from dreamsr.core.backbones import config_classes
+from dreamsr.data.settings import PhotoConfig
 from dreamsr.errors import ConfigError, UsageError
+from dreamsr.training.config import TrainConfig
 from dreamsr.training.presets import (
     degradation_names,
     load_degradation,
@@ -82,7 +84,7 @@ def test_every_system_has_a_preset_and_a_tiny_one():
     names = preset_names()
     assert set(PAPERS) <= set(names)
     tiny = {name.split("-")[0] for name in names if name.endswith("-tiny")}
-    assert tiny == set(BACKBONES)
+    assert tiny == set(config_classes())
 
 
 @pytest.mark.parametrize("name", degradation_names())
