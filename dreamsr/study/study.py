@@ -19,11 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dreamsr.config import TrainConfig
 from dreamsr.core import resize
-from dreamsr.core.backbones import build_denoiser
 from dreamsr.core.denoiser import Denoiser
 from dreamsr.core.device import choose_compute
+from dreamsr.core.model import build_denoiser
 from dreamsr.core.noise import NoiseField, seed_of
 from dreamsr.core.pixels import from_tensor
 from dreamsr.core.samplers import sample
@@ -34,6 +33,7 @@ from dreamsr.measure import metrics
 from dreamsr.measure.lpips import Perceptual
 from dreamsr.pictures.read import from_pil
 from dreamsr.pictures.write import write_picture
+from dreamsr.training.config import TrainConfig
 from dreamsr.training.places import require_place
 from dreamsr.training.train import train
 from dreamsr.training.trial import try_steps
@@ -157,7 +157,7 @@ def run_arm(
 
 def crops_of(plan: Plan, held_out: Path) -> list[tuple[Tensor, Tensor]]:
     """The same crops of the held-out pictures for every arm, (low, x0)."""
-    pairs = open_source(DataSource(data=str(held_out)), replace(plan.config, seed=0))
+    pairs = open_source(DataSource(data=str(held_out)), replace(plan.config, seed=0).crops)
     return [pairs[number] for number in range(plan.crops)]
 
 

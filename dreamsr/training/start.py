@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dreamsr.config import ModelConfig
+from dreamsr.core.model import ModelConfig
 from dreamsr.weights.file import load_weights
 from dreamsr.weights.resolve import describe_weights, file_sha256, resolve_weights
 

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import dreamsr
-from dreamsr.config import Stage, TrainConfig, to_mapping
-from dreamsr.core.backbones import build_denoiser
+from dreamsr.config import to_mapping
 from dreamsr.core.denoiser import evaluating
+from dreamsr.core.model import build_denoiser
 from dreamsr.data.sources import CropPairs, DataSource, open_source
 from dreamsr.errors import DataError, DeviceError, TrainingError
 from dreamsr.measure.memory import is_out_of_memory
 from dreamsr.training import checkpoints
+from dreamsr.training.config import Stage, TrainConfig
 from dreamsr.training.launch import Crew, launched
 from dreamsr.training.loader import Batches, Loader, draws, step_numbers
 from dreamsr.training.memory import require_room_for_state, require_room_for_steps, way_out
@@ -120,7 +121,7 @@ def _nobody(_notice: str) -> None:
 
 def _open(source: DataSource, config: TrainConfig, workers: int, hear: OnNotice) -> CropPairs:
     """The crops of a run; tells how many photos there are and which cannot be used. Raises DataError."""
-    pairs = open_source(source, config, workers=workers)
+    pairs = open_source(source, config.crops, workers=workers)
     drawn = (
         f", and drawn pictures for {config.drawn_share:.0%} of the crops ({len(pairs.fonts)} fonts)"
         if pairs.fonts

@@ -15,7 +15,6 @@ from statistics import fmean
 import numpy as np
 import torch
 
-from dreamsr.config import TrainConfig
 from dreamsr.core import resize
 from dreamsr.core.denoiser import Denoiser, evaluating
 from dreamsr.core.noise import seed_of
@@ -25,6 +24,7 @@ from dreamsr.disk import write_bytes_atomically
 from dreamsr.errors import ConfigError, DataError, ImageError, OutputError, printable
 from dreamsr.measure import metrics
 from dreamsr.measure.lpips import Perceptual
+from dreamsr.training.config import TrainConfig
 from dreamsr.training.sample_grid import Column, blown_up, sample_grid
 from dreamsr.upscaling.settings import Settings
 from dreamsr.upscaling.tiled import Counter, TiledRun

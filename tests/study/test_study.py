@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from dreamsr.config import ModelConfig, ProcessConfig, SR3Config, TrainConfig
-from dreamsr.core.backbones import build_denoiser, build_net
+from dreamsr.core.backbones.sr3 import SR3Config
+from dreamsr.core.model import ModelConfig, build_denoiser, build_net
+from dreamsr.core.process import ProcessConfig
 from dreamsr.core.resize import enlarge, shrink
 from dreamsr.data.sources import DataSource
 from dreamsr.errors import OutputError, UsageError
@@ -17,11 +18,12 @@ from dreamsr.pictures.write import write_picture
 from dreamsr.study import study as studying
 from dreamsr.study.report import cells, markdown, write_report
 from dreamsr.study.study import Plan, Row, measure, sampled, score, study
+from dreamsr.training.config import TrainConfig
 
 PROCESS = ProcessConfig(kind="gaussian", timesteps=4, beta_last=0.5)
 NET = SR3Config(channels=4, multipliers=(1, 2), blocks_per_level=1, attention_levels=(), dropout=0.0, groups=2)
 TINY = TrainConfig(
-    model=ModelConfig(backbone="sr3", scale=2, prediction="eps", process=PROCESS, sr3=NET),
+    model=ModelConfig(backbone="sr3", scale=2, prediction="eps", process=PROCESS, sizes=NET),
     max_steps=3,
     batch_size=2,
     crop_low_px=8,
