@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from dreamsr.errors import ImageError
+from dreamsr.pictures import heic
 from dreamsr.pictures.colour import profile_of, refuse_hdr
 from dreamsr.pictures.exif import exif_from_tiff, kept_exif, orientation_of
 from dreamsr.pictures.icc import cmyk_to_rgb
@@ -60,7 +61,7 @@ def probe_picture(source: Path | str | bytes, *, max_pixels: int = DEFAULT_MAX_P
         exif = image.info.get("exif")
         turn = orientation_of(exif if isinstance(exif, bytes) and image.format != "TIFF" else None)
         width, height = image.size if turn not in (5, 6, 7, 8) else image.size[::-1]
-        deep = image.mode.startswith("I") or ";16" in _raw_mode(image)
+        deep = image.mode.startswith("I") or ";16" in _raw_mode(image) or image.info.get("bit_depth", 8) > 8
         return PictureInfo(format_of(image), width, height, image.mode, 16 if deep else 8)
 
 
@@ -119,6 +120,8 @@ def _deep_samples(image: ImageFile.ImageFile, data: bytes, name: str, max_pixels
 
     Pillow has no such mode: it unpacks either the first or the second byte of each sample, so both are asked for.
     """
+    if image.format == heic.PLUGIN:
+        return heic.deep_samples(image, data)
     raw = _raw_mode(image)
     layout, _, order = raw.partition(";16")
     if image.mode not in ("RGB", "RGBA") or not order:
