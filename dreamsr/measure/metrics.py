@@ -131,19 +131,19 @@ def low_error(image: Tensor, low: Tensor, scale: int) -> float:
 class Comparison:
     """A result beside its truth: all that a metric may look at.
 
-    pixels [s*h,s*w,3] is None where only luma was enlarged; truth likewise; low [h,w,3]; all uint8. The planes `luma`
-    and `true_luma` have lost their border of `scale` px.
+    pixels and truth [s*h,s*w,3] uint8, pixels None where only luma was enlarged; low [3,h,w] on 0..255. The planes
+    `luma` and `true_luma` have lost their border of `scale` px.
     """
 
     pixels: Pixels | None
     truth: Pixels
-    low: Pixels
+    low: Tensor
     scale: int
     luma: Tensor
     true_luma: Tensor
 
     @classmethod
-    def of(cls, pixels: Pixels, truth: Pixels, low: Pixels, scale: int) -> Comparison:
+    def of(cls, pixels: Pixels, truth: Pixels, low: Tensor, scale: int) -> Comparison:
         """On MATLAB's luma, not rounded."""
         return cls(pixels, truth, low, scale, *(shave(luma(planes(one)), scale) for one in (pixels, truth)))
 
@@ -218,7 +218,7 @@ LPIPS_VGG = Metric("lpips_vgg", "LPIPS-vgg", "", 4, "lower", 0.0005, "v0.1, RGB 
 LR_PSNR = Metric(
     "lr_psnr", "LR-PSNR", "dB", 2, "higher", 0.05,
     "dB, RGB, between the result shrunk by MATLAB's bicubic to 8 bit and the small image",
-    lambda found: low_psnr(found.image, planes(found.low), found.scale),
+    lambda found: low_psnr(found.image, found.low, found.scale),
 )  # fmt: skip
 COLOUR_ERROR = Metric(
     "colour_error", "colour error", "", 2, "lower", 0.005,
@@ -228,7 +228,7 @@ COLOUR_ERROR = Metric(
 CONSISTENCY = Metric(
     "consistency", "consistency x 1e5", "", 1, "lower", 0.5,
     "squared error on [0,1] between the result shrunk by MATLAB's bicubic and the small image, times 1e5",
-    lambda found: low_error(found.image, planes(found.low), found.scale),
+    lambda found: low_error(found.image, found.low, found.scale),
 )  # fmt: skip
 
 METRICS = {
