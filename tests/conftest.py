@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from dreamsr.config import ModelConfig, RefinerConfig
-from dreamsr.core.backbones import build_net
+from dreamsr.core.backbones.refiner import RefinerConfig
+from dreamsr.core.model import ModelConfig, build_net
 from dreamsr.upscaling.upscaler import Upscaler
 from dreamsr.weights.file import save_weights
 
 if TYPE_CHECKING:
-    from hub_machine import Machine
-    from hub_server import Hub
+    from tests.weights.hub_machine import Machine
+    from tests.weights.hub_server import Hub
 
-TINY = ModelConfig(refiner=RefinerConfig(encoder_channels=8, encoder_blocks=1, channels=(8, 8), blocks_per_level=1))
+TINY = ModelConfig(sizes=RefinerConfig(encoder_channels=8, encoder_blocks=1, channels=(8, 8), blocks_per_level=1))
 
 
 def write_tiny_weights(path: Path, config: ModelConfig = TINY) -> Path:
@@ -48,7 +48,7 @@ def tiny_upscaler(tiny_weights: Path) -> Upscaler:
 @pytest.fixture
 def hub() -> Iterator[Hub]:
     """A server on loopback that speaks the Hub's protocol."""
-    from hub_server import running_hub
+    from tests.weights.hub_server import running_hub
 
     with running_hub() as running:
         yield running
@@ -63,6 +63,6 @@ def content(tiny_weights: Path) -> bytes:
 @pytest.fixture
 def machine(tmp_path: Path, hub: Hub, content: bytes) -> Machine:
     """A user's machine whose registry names one file on that server."""
-    from hub_machine import Machine
+    from tests.weights.hub_machine import Machine
 
     return Machine(tmp_path, hub, content)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dreamsr.bench.report import to_csv
+from dreamsr.bench import report
 from dreamsr.cli import main
 from dreamsr.errors import DownloadError, TrainingError
 from dreamsr.training.checkpoints import read_state
@@ -107,7 +107,7 @@ def test_csv_texts_are_no_formulas(text: str) -> None:
     line = {"image": text, "method": "m", "psnr_y": -1.5}
     environment = dict.fromkeys(("device", "threads", "torch", "dreamsr", "date"), "x")
     protocol = {"name": "p", "small_image": "bicubic", "scale": 4}
-    report = {"images": [line], "protocol": protocol, "environment": environment, "weights": [], "command_line": text}
-    written = to_csv(report).decode()
+    content = {"images": [line], "protocol": protocol, "environment": environment, "weights": [], "command_line": text}
+    written = report.to_csv(content).decode()
     assert f"'{text}" in written
     assert ",-1.5," in written

@@ -8,13 +8,17 @@ from typing import Any
 
 import pytest
 
-from dreamsr.config import DreamConfig, ModelConfig, ProcessConfig, RefinerConfig, TrainConfig, from_mapping, to_mapping
+from dreamsr.config import from_mapping, to_mapping
+from dreamsr.core.backbones.refiner import RefinerConfig
+from dreamsr.core.model import ModelConfig
+from dreamsr.core.process import ProcessConfig
 from dreamsr.errors import ConfigError
+from dreamsr.training.config import DreamConfig, TrainConfig
 
 RESSHIFT = ModelConfig(
     scale=2,
     process=ProcessConfig(kind="residual", schedule="geometric", timesteps=15, kappa=2.0),
-    refiner=RefinerConfig(channels=(8, 16), encoder_blocks=0),
+    sizes=RefinerConfig(channels=(8, 16), encoder_blocks=0),
 )
 SR3 = ModelConfig(prediction="eps", process=ProcessConfig(kind="gaussian", schedule="linear", timesteps=2000))
 
@@ -59,7 +63,7 @@ def test_nothing_given_is_the_default(kind: Any) -> None:
 
 
 def test_lists_become_tuples() -> None:
-    refiner = from_mapping(ModelConfig, {"refiner": {"channels": [8, 16]}}, source="x").refiner
+    refiner = from_mapping(ModelConfig, {"refiner": {"channels": [8, 16]}}, source="x").sizes
     assert refiner.channels == (8, 16)
     assert from_mapping(TrainConfig, {"shrink_factors": [2]}, source="x").shrink_factors == (2,)
     assert isinstance(hash(refiner), int)

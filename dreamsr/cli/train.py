@@ -11,8 +11,8 @@ from dreamsr.cli import console
 from dreamsr.cli.train_view import train_view
 
 if TYPE_CHECKING:
-    from dreamsr.config import TrainConfig
     from dreamsr.data.sources import DataSource
+    from dreamsr.training.config import TrainConfig
     from dreamsr.training.start import Start as Beginning
 
 DATA, DREAM, RUN, MACHINE = "Data", "DREAM", "Run", "Machine"
@@ -140,7 +140,9 @@ def train(
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Only say how quick training is here, with DREAM and without.", rich_help_panel=RUN
+            "--dry-run",
+            help="Only say how quick a step is here: plain, with DREAM, finishing.",
+            rich_help_panel=RUN,
         ),
     ] = False,
 ) -> None:
@@ -184,10 +186,14 @@ def _try(config: TrainConfig, device: str) -> None:
     found = try_steps(config, device=device)
     where = f"{found.device}, {found.dtype}" + (f", {found.threads} threads" if found.device == "cpu" else "")
     console.say(f"{config.model.backbone}, {found.parameters:,} parameters, batches of {found.batch_size} ({where})")
-    for name, seconds in (("without DREAM", found.plain_seconds), ("with DREAM", found.dream_seconds)):
-        whole = duration(seconds * config.accumulate * config.max_steps)
+    stages = [("without DREAM", found.plain_seconds, config.finish_start)]
+    stages.append(("with DREAM", found.dream_seconds, config.finish_start))
+    if found.finish_seconds is not None:
+        stages.append(("finishing", found.finish_seconds, config.finish.steps))
+    for name, seconds, steps in stages:
+        whole = duration(seconds * config.accumulate * steps)
         speed = found.batch_size / seconds
-        console.say(f"{name}: {speed:.2f} images/s, {whole} for {config.max_steps:,} steps")
+        console.say(f"{name}: {speed:.2f} images/s, {whole} for {steps:,} steps")
     console.say(f"a step with DREAM takes {found.ratio:.2f} times one without")
 
 
@@ -213,8 +219,7 @@ def _run(
             resume=resume,
             workers=workers,
             valid=val,
-            start_from=None if start is None else start.state,
-            origin=None if start is None else start.origin,
+            start=start,
             on_progress=view.step,
             on_notice=console.note,
             on_validation=view.validation,

@@ -184,9 +184,11 @@ def push(
 
     if stage is None:
         require_access(repo)
-    from dreamsr.publishing.publish import About, publish, write_stage
+    from dreamsr.publishing.publish import About, publish, require_stage, write_stage
     from dreamsr.publishing.publish import stage as stage_task
 
+    if stage is not None:
+        require_stage(stage)
     about = About(licence, data, data_licence, name, description, metrics=metrics, sample=sample)
     staged = stage_task(run, repo, about)
     entry = staged.entry

@@ -18,8 +18,8 @@ import torch
 from huggingface_hub import ModelCard, ModelCardData, PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from dreamsr.config import ModelConfig, from_mapping, to_mapping
-from dreamsr.core.backbones import build_denoiser, build_net
+from dreamsr.config import from_mapping, to_mapping
+from dreamsr.core.model import ModelConfig, build_denoiser, build_net
 from dreamsr.core.noise import NoiseField
 from dreamsr.core.samplers import sample
 from dreamsr.errors import WeightsError

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from dreamsr.config import ModelConfig, to_mapping
+from dreamsr.config import to_mapping
 from dreamsr.core import resize
+from dreamsr.core.model import ModelConfig
 from dreamsr.core.pixels import Pixels, from_tensor, to_tensor
 from dreamsr.disk import write_bytes_atomically
 from dreamsr.errors import OutputError, UsageError, WeightsError, printable
@@ -22,6 +23,7 @@ from dreamsr.pictures.read import read_picture
 from dreamsr.pictures.write import encode_picture
 from dreamsr.publishing.card import model_card
 from dreamsr.publishing.metrics import read_metrics
+from dreamsr.upscaling.outputs import require_folder
 from dreamsr.upscaling.upscaler import Upscaler, recommended_steps
 from dreamsr.weights.file import FILE_NAME, load_weights
 from dreamsr.weights.push import upload
@@ -87,10 +89,20 @@ def publish(staged: Staged, *, private: bool) -> WeightsEntry:
     return dataclasses.replace(staged.entry, repo=staged.repo, revision=commit)
 
 
+def require_stage(folder: Path) -> None:
+    """Make sure that a repository can be put into `folder`: an empty one, or a new one. Raises OutputError."""
+    try:
+        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:
+        raise OutputError(f"{printable(folder)}: cannot be read ({error.strerror}); choose another") from None
+    if taken:
+        raise OutputError(f"{printable(folder)} exists and is not an empty folder; choose another")
+    require_folder(folder, f"--stage {printable(folder)}")
+
+
 def write_stage(staged: Staged, folder: Path) -> None:
     """Put the repository's files into a folder instead, with its table as weights.toml. Raises OutputError."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(f"{printable(folder)} exists and is not an empty folder; choose another")
+    require_stage(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -95,13 +95,8 @@ def draw(rows: Sequence[Row], out: Path) -> bytes | None:
     for index, (arm, curve) in enumerate(training_curves(out, arms).items()):
         right.plot(*zip(*curve, strict=True), color=COLOURS[index % len(COLOURS)], marker="o", label=arm)
     for axes, metric in ((left, PSNR_Y), (middle, perception)):
-        axes.set(
-            xscale="log",
-            xlabel="sampling steps",
-            ylabel=metric.label,
-            xticks=steps,
-            xticklabels=[str(n) for n in steps],
-        )
+        axes.set(xscale="log", xlabel="sampling steps", ylabel=metric.label)
+        axes.set_xticks(steps, [str(n) for n in steps])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
     right.set(xlabel="training steps", ylabel="PSNR-Y on whole held-out crops, dB")

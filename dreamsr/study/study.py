@@ -19,10 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dreamsr.config import TrainConfig
-from dreamsr.core.backbones import build_denoiser
 from dreamsr.core.denoiser import Denoiser
 from dreamsr.core.device import choose_compute
+from dreamsr.core.model import build_denoiser
 from dreamsr.core.noise import NoiseField, seed_of
 from dreamsr.core.pixels import from_tensor
 from dreamsr.core.samplers import sample
@@ -34,12 +33,15 @@ from dreamsr.measure.metrics import METRICS, PEAK, Comparison
 from dreamsr.measure.score import Scores, means, score
 from dreamsr.pictures.read import from_pil
 from dreamsr.pictures.write import write_picture
+from dreamsr.training.config import TrainConfig
+from dreamsr.training.places import require_place
 from dreamsr.training.train import train
 from dreamsr.training.trial import try_steps
 from dreamsr.weights.file import load_weights
 
 OVERHEAD = "overhead.json"
 ROWS = "rows.json"
+TRUTH = "truth"
 EVALUATED_AT_ONCE = 16
 """Crops per batch in sampling."""
 
@@ -90,9 +92,14 @@ OnNotice = Callable[[str], None]
 
 
 def study(plan: Plan, data: DataSource, held_out: Path, out: Path, *, device: str, on_notice: OnNotice) -> list[Row]:
-    """Train and measure every arm that is not finished; return the rows of all arms, finished ones too."""
+    """Train and measure every arm that is not finished; return the rows of all arms, finished ones too.
+
+    Raises OutputError where `out` cannot be written or would destroy what is read.
+    """
+    folders = [_arm_folder(out, power, seed).name for seed in range(plan.seeds) for power in plan.powers]
+    require_place(out, data, held_out, written=(TRUTH, *folders))
     held = crops_of(plan, held_out)
-    write_truths(out / "truth", held)
+    write_truths(out / TRUTH, held)
     ratio = overhead(plan.config, out / OVERHEAD, device)
     on_notice(f"a step with DREAM takes {ratio:.2f} times one without")
     rows: list[Row] = []
@@ -105,6 +112,10 @@ def study(plan: Plan, data: DataSource, held_out: Path, out: Path, *, device: st
 def arm_name(power: float) -> str:
     """`plain` or `p=1`."""
     return "plain" if math.isinf(power) else f"p={power:g}"
+
+
+def _arm_folder(out: Path, power: float, seed: int) -> Path:
+    return out / f"{arm_name(power).replace('=', '-')}-seed{seed}"
 
 
 def run_arm(
@@ -121,7 +132,7 @@ def run_arm(
     on_notice: OnNotice,
 ) -> list[Row]:
     """The rows of one power and seed; the plain arm gives those of its longer training too."""
-    folder = out / f"{arm_name(power).replace('=', '-')}-seed{seed}"
+    folder = _arm_folder(out, power, seed)
     kept = folder / ROWS
     if kept.exists():
         return [Row(**row) for row in json.loads(kept.read_text())]
@@ -149,7 +160,7 @@ def run_arm(
 
 def crops_of(plan: Plan, held_out: Path) -> list[tuple[Tensor, Tensor]]:
     """The same crops of the held-out pictures for every arm, (low, x0)."""
-    pairs = open_source(DataSource(data=str(held_out)), replace(plan.config, seed=0))
+    pairs = open_source(DataSource(data=str(held_out)), replace(plan.config, seed=0).crops)
     return [pairs[number] for number in range(plan.crops)]
 
 

@@ -21,9 +21,10 @@ from typing import Any
 
 import torch
 
-from dreamsr.config import TrainConfig, from_mapping, to_mapping
+from dreamsr.config import from_mapping, to_mapping
 from dreamsr.disk import remove_stale_temps, write_bytes_atomically
 from dreamsr.errors import OutputError, TrainingError, printable
+from dreamsr.training.config import TrainConfig
 from dreamsr.training.start import ORIGIN
 from dreamsr.training.state import Run
 from dreamsr.weights.file import FILE_NAME, save_weights
@@ -49,12 +50,14 @@ def _step_of(path: Path) -> int:
 
 
 def check_folder(out: Path, config: TrainConfig, *, resume: bool, world: int) -> None:
-    """Make sure that `out` is new, or holds a run of the same settings that is to be resumed. Raises OutputError."""
+    """Make sure that `out` is free, or holds a run of the same settings that is to be resumed. Raises OutputError."""
     exists = bool(checkpoints(out))
     if exists and not resume:
         raise OutputError(f"{out}: holds a training run already; go on with --resume or choose another --out")
     if resume and not exists:
         raise OutputError(f"{out}: holds no checkpoint to resume; leave out --resume to start a run")
+    if not exists:
+        _require_free(out)
     if resume:
         kept = _kept_config(out)
         before = from_mapping(TrainConfig, kept["train"], source=str(out / CONFIG))
@@ -62,6 +65,20 @@ def check_folder(out: Path, config: TrainConfig, *, resume: bool, world: int) ->
         changed = _changes(before, int(kept.get("processes", 1)), config, world, step=step)
         if changed:
             raise OutputError(f"{out}: the run to resume was started with other settings ({', '.join(changed)})")
+
+
+def _require_free(out: Path) -> None:
+    """Raise OutputError where a new run in `out` would replace what another one or another program left."""
+    if (out / FILE_NAME).exists():
+        raise OutputError(f"{out}: holds {FILE_NAME} already, which would be replaced; choose another --out")
+    if not (out / CONFIG).exists():
+        return
+    try:
+        _kept_config(out)
+    except OutputError:
+        raise OutputError(
+            f"{out}: holds a {CONFIG} that no run wrote, which would be replaced; choose another --out"
+        ) from None
 
 
 def _kept_config(out: Path) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from dreamsr.config import DreamConfig, TrainConfig
 from dreamsr.data.sources import DataSource
 from dreamsr.disk import write_bytes_atomically
 from dreamsr.errors import OutputError, UsageError, printable
@@ -17,15 +16,17 @@ from dreamsr.measure.machine import environment
 from dreamsr.pictures.picture import Picture
 from dreamsr.pictures.write import encode_picture
 from dreamsr.processes import is_alone
+from dreamsr.training.config import DreamConfig, TrainConfig
 from dreamsr.training.holdout import SHARE, HeldOut, hold_out
+from dreamsr.training.places import WRITTEN, require_place
 from dreamsr.training.sample_grid import Column, blown_up, sample_grid
 from dreamsr.training.sanity import sanity_picture
-from dreamsr.training.start import origin
+from dreamsr.training.start import Start, origin
 from dreamsr.training.train import OnNotice, OnProgress, OnValidation, train
 from dreamsr.training.validation import MAX_LOW_PX, Example, Images, Validator, ValidRow, counted, degraded_example
 from dreamsr.upscaling.upscaler import Upscaler
 from dreamsr.weights.file import FILE_NAME
-from dreamsr.weights.resolve import file_sha256
+from dreamsr.weights.resolve import file_sha256, local_file
 
 REPORT = "report.json"
 GRID = "before-after.png"
@@ -106,10 +107,11 @@ def finetune(
     works like any other weights, and its header names what it was made from. Beside what `train` leaves, OUT holds
     report.json, before-after.png, and the held-out middles that every validation is made on (of given pairs none is
     made on the way, for it would need their small halves).
-    Raises OutputError where OUT holds a run and `resume` is not set, UsageError in several processes, WeightsError,
-    and what `hold_out` and `train` raise.
+    Raises OutputError where OUT holds a run and `resume` is not set, or would destroy what is read; UsageError in
+    several processes, WeightsError, and what `hold_out` and `train` raise.
     """
     _require_start(out, resume=resume)
+    require_place(out, source, None, weights=local_file(weights), written=(*WRITTEN, HELD_OUT))
     hear = on_notice if on_notice is not None else _nobody
     start = Upscaler(weights, device, precision=config.precision, on_notice=on_notice, on_download=on_download)
     config = replace(config, model=start.weights.config, default_steps=start.default_steps)
@@ -126,8 +128,7 @@ def finetune(
         resume=resume,
         workers=workers,
         valid=_write_held_out(held, out) if held.examples and source.data is not None else None,
-        start_from={name: value.cpu() for name, value in start.weights.net.state_dict().items()},
-        origin=facts,
+        start=Start(config.model, start.weights.net.state_dict(), facts, start.path),
         on_progress=on_progress,
         on_notice=on_notice,
         on_validation=on_validation,
@@ -144,7 +145,7 @@ def _require_start(out: Path, *, resume: bool) -> None:
     """One process, and a place without a finished run, whose report must not be lost; `train` looks after others."""
     if not is_alone():
         raise UsageError("fine-tuning works in one process; start it without torchrun and without accelerate launch")
-    found = next((name for name in (REPORT, FILE_NAME) if (out / name).exists()), None)
+    found = next((name for name in (REPORT, GRID, FILE_NAME) if (out / name).exists()), None)
     if found is not None and not resume:
         raise OutputError(
             f"{printable(out)}: holds {found} of a run already; go on with --resume or choose another --out"

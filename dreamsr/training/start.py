@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dreamsr.config import ModelConfig
+from dreamsr.core.model import ModelConfig
 from dreamsr.weights.file import load_weights
 from dreamsr.weights.resolve import describe_weights, file_sha256, resolve_weights
 
@@ -19,18 +19,19 @@ ORIGIN = "finetuned_from"
 
 @dataclass(frozen=True)
 class Start:
-    """The net to begin with: its configuration, its parameters, and the fact `ORIGIN` about it."""
+    """The net to begin with: its configuration, its parameters, the fact `ORIGIN` about it, and its file."""
 
     model: ModelConfig
     state: Mapping[str, Tensor]
     origin: Mapping[str, Any]
+    file: Path
 
 
 def load_start(name: str, *, on_notice: Callable[[str], None] | None = None) -> Start:
     """Weights by name, file, run or Hub reference. Raises WeightsError and DownloadError."""
     path = resolve_weights(name, on_notice=on_notice)
     weights = load_weights(path)
-    return Start(weights.config, weights.net.state_dict(), origin(name, path))
+    return Start(weights.config, weights.net.state_dict(), origin(name, path), path)
 
 
 def origin(name: str, file: Path) -> dict[str, Any]:

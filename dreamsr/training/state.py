@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from dreamsr.config import TrainConfig
-from dreamsr.core.backbones import build_denoiser, build_net
 from dreamsr.core.denoiser import Denoiser
 from dreamsr.core.device import Compute
+from dreamsr.core.model import build_denoiser, build_net
 from dreamsr.errors import ConfigError
+from dreamsr.training.config import TrainConfig
 from dreamsr.training.finishing import FinishState, adversarial_adam, prepare
 
 TensorList = tuple[Tensor, ...] | list[Tensor]
@@ -77,7 +77,7 @@ def begin(config: TrainConfig, compute: Compute, start_from: Mapping[str, Tensor
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         net = build_net(config.model)
-    if config.base_steps > 0 and not net.predicts_base:
+    if config.base_steps > 0 and not config.model.architecture.predicts_base:
         raise ConfigError(
             f"base_steps is {config.base_steps}, but it must be 0 with {config.model.backbone}, whose base is bicubic"
         )

@@ -17,20 +17,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 import dreamsr
-from dreamsr.config import Stage, TrainConfig, to_mapping
-from dreamsr.core.backbones import build_denoiser
+from dreamsr.config import to_mapping
 from dreamsr.core.denoiser import evaluating
+from dreamsr.core.model import build_denoiser
 from dreamsr.data.sources import CropPairs, DataSource, open_source
 from dreamsr.errors import DataError, DeviceError, TrainingError
 from dreamsr.measure.memory import is_out_of_memory
 from dreamsr.training import checkpoints
+from dreamsr.training.config import Stage, TrainConfig
 from dreamsr.training.launch import Crew, launched
 from dreamsr.training.loader import Batches, Loader, draws, step_numbers
 from dreamsr.training.memory import require_room_for_state, require_room_for_steps, way_out
+from dreamsr.training.places import require_place
 from dreamsr.training.speed import Stopwatch, peak_memory_mb
+from dreamsr.training.start import Start
 from dreamsr.training.state import Run, begin
 from dreamsr.training.step import Stepper, StepResult
 from dreamsr.training.stopping import StopRequest, exit_for
@@ -81,8 +83,7 @@ def train(
     resume: bool = False,
     workers: int = 0,
     valid: Path | None = None,
-    start_from: Mapping[str, Tensor] | None = None,
-    origin: Mapping[str, Any] | None = None,
+    start: Start | None = None,
     on_progress: OnProgress | None = None,
     on_notice: OnNotice | None = None,
     on_validation: OnValidation | None = None,
@@ -90,20 +91,23 @@ def train(
     """Train until `config.max_steps` and return the weights file, `out/model.safetensors` (the average's).
 
     workers: processes that prepare crops beside the one that trains; the result does not depend on them. valid: a
-    folder of pictures to measure on. start_from: a state to begin with, of which `origin` is told in
-    config.json and in the weights' headers; a resumed run keeps its own.
+    folder of pictures to measure on. start: weights to begin with, of which config.json and the new weights'
+    headers tell; a resumed run keeps its own.
     SIGTERM and ctrl-C save and end the process with 143 and 130; `resume` goes on from there.
-    Raises DataError for unusable data, OutputError where `out` holds a run that is not to be resumed, ConfigError for
-    settings that do not go together, DeviceError where memory is short, TrainingError if losses stay non-finite.
+    Raises DataError for unusable data, OutputError where `out` holds a run that is not to be resumed or would destroy
+    what is read, ConfigError for settings that do not go together, DeviceError where memory is short, TrainingError if
+    losses stay non-finite.
     """
     with launched(device, config.precision, accumulate=config.accumulate) as crew:
         hear = on_notice if crew.leads and on_notice is not None else _nobody
+        weights = None if start is None else start.file
+        crew.lead(lambda: require_place(out, source, valid, weights=weights))
         crew.lead(lambda: checkpoints.check_folder(out, config, resume=resume, world=crew.world))
         pairs = crew.together(lambda: _open(source, config, workers, hear))
         _require_agreement(crew, config, pairs)
         crew.together(lambda: require_room_for_state(config.model, crew.compute.device))
-        run = crew.together(lambda: begin(config, crew.compute, start_from))
-        begun_with = crew.share(crew.lead(lambda: checkpoints.kept_origin(out))) if resume else origin
+        run = crew.together(lambda: begin(config, crew.compute, None if start is None else start.state))
+        begun_with = crew.share(crew.lead(lambda: checkpoints.kept_origin(out))) if resume else start and start.origin
         facts = {**_facts(crew, pairs), **(begun_with or {})}
         session = Session(config, crew, run, out, facts, hear, on_progress, on_validation)
         session.open(valid, source, pairs, resume=resume)
@@ -117,7 +121,7 @@ def _nobody(_notice: str) -> None:
 
 def _open(source: DataSource, config: TrainConfig, workers: int, hear: OnNotice) -> CropPairs:
     """The crops of a run; tells how many photos there are and which cannot be used. Raises DataError."""
-    pairs = open_source(source, config, workers=workers)
+    pairs = open_source(source, config.crops, workers=workers)
     drawn = (
         f", and drawn pictures for {config.drawn_share:.0%} of the crops ({len(pairs.fonts)} fonts)"
         if pairs.fonts

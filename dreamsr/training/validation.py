@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from dreamsr.config import TrainConfig
 from dreamsr.core import resize
 from dreamsr.core.denoiser import Denoiser, evaluating
 from dreamsr.core.noise import seed_of
@@ -27,6 +26,7 @@ from dreamsr.errors import ConfigError, DataError, ImageError, OutputError, prin
 from dreamsr.measure import metrics
 from dreamsr.measure.lpips import Perceptual
 from dreamsr.measure.score import means, score
+from dreamsr.training.config import TrainConfig
 from dreamsr.training.sample_grid import Column, blown_up, sample_grid
 from dreamsr.upscaling.settings import Settings
 from dreamsr.upscaling.tiled import Counter, TiledRun

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dreamsr.config import ModelConfig
+from dreamsr.core.model import ModelConfig
 from dreamsr.errors import DreamsrError, WeightsError, printable
 from dreamsr.weights.registry import WeightsEntry, bundled_file, registry, unknown_weights
 from dreamsr.weights.resolve import local_copy, local_file

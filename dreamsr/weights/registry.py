@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
-from dreamsr.config import ModelConfig
 from dreamsr.errors import WeightsError
 
 FILE_NAME = "weights.toml"
@@ -23,7 +22,6 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
-BACKBONES: tuple[str, ...] = get_args(get_type_hints(ModelConfig)["backbone"])
 
 Metric = Mapping[str, str | int | float]
 """One measurement: what `dreamsr bench` found, with at least `dataset` and `protocol` in words."""
@@ -148,11 +146,14 @@ def _is_plain(value: object) -> bool:
 
 def _problems(entry: WeightsEntry) -> Iterable[str]:
     """What cannot be true of an entry whose types are right."""
+    from dreamsr.core.backbones import ARCHITECTURES
+
     for key in ("description", "degradation", "licence", "training_data", "training_data_licence"):
         if not getattr(entry, key).strip():
             yield f"{key} is empty"
-    if entry.backbone not in BACKBONES:
-        yield f"backbone is {entry.backbone!r}, possible: {', '.join(BACKBONES)}"
+    backbones = [one.name for one in ARCHITECTURES]
+    if entry.backbone not in backbones:
+        yield f"backbone is {entry.backbone!r}, possible: {', '.join(backbones)}"
     for key in ("scale", "steps", "size_bytes"):
         if getattr(entry, key) < 1:
             yield f"{key} is {getattr(entry, key)}, but it must be 1 or more"

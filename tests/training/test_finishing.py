@@ -13,15 +13,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from dreamsr.config import FinishConfig, TrainConfig
 from dreamsr.core.denoiser import evaluating
 from dreamsr.core.device import Compute
+from dreamsr.core.model import build_net
 from dreamsr.core.samplers import sample
 from dreamsr.data.sources import DataSource, open_source
 from dreamsr.errors import ConfigError, OutputError, TrainingError, UsageError
 from dreamsr.training import finishing
+from dreamsr.training.config import FinishConfig, TrainConfig
 from dreamsr.training.finishing import FinishLoss, Losses, draw, encoder_distance, rollout, shifted
 from dreamsr.training.loader import Batch, Batches
+from dreamsr.training.start import Start, load_start
 from dreamsr.training.state import Run, begin
 from dreamsr.training.step import learning_rate
 from dreamsr.training.train import Progress, train
@@ -63,7 +65,7 @@ def ready(config: TrainConfig, data: DataSource, *, number: int = 0) -> tuple[Ru
     fresh = begin(config, CPU, None)
     torch.nn.init.normal_(fresh.denoiser.net.unet.leave.weight, std=0.1, generator=torch.Generator().manual_seed(1))
     assert fresh.finish is not None
-    batch = Batches(open_source(data, config), config, rank=0, world=1)[number]
+    batch = Batches(open_source(data, config.crops), config, rank=0, world=1)[number]
     return fresh, FinishLoss(fresh.denoiser, fresh.finish, config), batch
 
 
@@ -192,7 +194,7 @@ def test_finishing_learns(data: DataSource, tmp_path: Path) -> None:
     finish = replace(FINISH, steps=40, learning_rate=3e-3, adversarial=0.003)
     config = replace(TINY, base_steps=0, max_steps=40, finish=finish, batch_size=4)
     state = start.net.state_dict()
-    run(config, data, tmp_path / "run", start_from=state)
+    run(config, data, tmp_path / "run", start=load_start(str(tmp_path / "start")))
 
     def measured(weights: Any) -> dict[str, float]:
         fresh, _, batch = ready(replace(config, batch_size=16), data, number=1000)
@@ -349,8 +351,11 @@ def test_a_resumed_run_still_says_what_it_began_with(data: DataSource, tmp_path:
             raise KeyboardInterrupt
 
     origin = {"finetuned_from": {"name": "first", "sha256": "0" * 64}}
+    with torch.random.fork_rng(devices=[]):
+        state = build_net(CONFIG.model).state_dict()
+    start = Start(CONFIG.model, state, origin, tmp_path / "first.safetensors")
     with pytest.raises(KeyboardInterrupt):
-        run(CONFIG, data, tmp_path / "run", origin=origin, on_progress=interrupt)
+        run(CONFIG, data, tmp_path / "run", start=start, on_progress=interrupt)
     assert load_weights(tmp_path / "run" / "model.safetensors").facts["finetuned_from"] == origin["finetuned_from"]
     path = run(CONFIG, data, tmp_path / "run", resume=True)
     assert load_weights(path).facts["finetuned_from"] == origin["finetuned_from"]

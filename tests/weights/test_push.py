@@ -15,9 +15,13 @@ import pytest
 import torch
 from PIL import Image
 
-from dreamsr.config import DreamConfig, ModelConfig, TrainConfig, from_mapping, to_mapping
+from dreamsr.cli import main
+from dreamsr.config import from_mapping, to_mapping
+from dreamsr.core.model import ModelConfig
 from dreamsr.errors import OutputError, UsageError, WeightsError
+from dreamsr.publishing import publish
 from dreamsr.publishing.publish import About, stage, write_stage
+from dreamsr.training.config import DreamConfig, TrainConfig
 from dreamsr.upscaling.upscaler import Upscaler
 from dreamsr.weights.file import load_weights, save_weights
 from dreamsr.weights.registry import parse_registry
@@ -265,6 +269,23 @@ def test_a_stage_is_the_repository_and_its_table(staged: Any, run: Path, tmp_pat
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="not an empty folder"):
         write_stage(staged, tmp_path / "file")
+
+
+def test_the_place_of_a_stage_is_looked_at_before_anything_is_computed(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(publish, "stage", lambda *_: pytest.fail("computed"))
+    (tmp_path / "file").write_text("")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    for place, words in (
+        ("file", "not an empty folder"),
+        ("full", "not an empty folder"),
+        ("file/in", "below the file"),
+    ):
+        assert main(["weights", "push", str(run), "user/photo", *SAID, "--stage", str(tmp_path / place)]) == 1
+        assert words in capfd.readouterr().err
+    assert (tmp_path / "full" / "notes.txt").read_text() == "mine"
 
 
 def report(sha256: str) -> dict[str, Any]:

@@ -11,6 +11,8 @@ works on values of order one.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
@@ -18,8 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dreamsr.config import RefinerConfig
+from dreamsr.config import require
 from dreamsr.core import resize
+from dreamsr.core.backbones.architecture import Architecture
 from dreamsr.core.backbones.blocks import (
     LevelEmbedding,
     ModulatedBlock,
@@ -28,6 +31,32 @@ from dreamsr.core.backbones.blocks import (
     require_own_scale,
 )
 from dreamsr.core.denoiser import Condition
+
+
+@dataclass(frozen=True)
+class RefinerConfig:
+    """Sizes of the refiner.
+
+    encoder_channels, encoder_blocks: width and depth of the encoder.
+    channels: width of each level of the step's U-Net, the finest first.
+    blocks_per_level: residual blocks in each level, down and up.
+    residual_gain: what the U-Net sees of the small differences to y is multiplied by this, its output divided.
+    """
+
+    encoder_channels: int = 64
+    encoder_blocks: int = 8
+    channels: tuple[int, ...] = (64, 128, 192)
+    blocks_per_level: int = 2
+    residual_gain: float = 8.0
+
+    def __post_init__(self) -> None:
+        require(1 <= self.encoder_channels <= 1024, "refiner.encoder_channels", self.encoder_channels, "1..1024")
+        require(0 <= self.encoder_blocks <= 128, "refiner.encoder_blocks", self.encoder_blocks, "0..128")
+        require(1 <= len(self.channels) <= 4, "refiner.channels", self.channels, "1 to 4 levels")
+        require(all(1 <= c <= 4096 for c in self.channels), "refiner.channels", self.channels, "each 1..4096")
+        require(1 <= self.blocks_per_level <= 16, "refiner.blocks_per_level", self.blocks_per_level, "1..16")
+        gain = self.residual_gain
+        require(0 < gain < math.inf, "refiner.residual_gain", gain, "above 0 and finite")
 
 
 class Encoder(nn.Module):
@@ -87,9 +116,6 @@ class StepUNet(nn.Module):
 class Refiner(nn.Module):
     """The backbone: `encode` once per image, `forward` once per step. Predicts x0 (in eps or v terms if so trained)."""
 
-    continuous = False
-    predicts_base = True
-
     def __init__(self, config: RefinerConfig, *, scale: int) -> None:
         super().__init__()
         self.scale = scale
@@ -125,3 +151,8 @@ def cat_like(features: Tensor, noisy: Tensor) -> Tensor:
     """Join along channels in the dtype of the features, [B,C+K,h,w], channels last for fast convolutions."""
     joined = torch.cat([features, noisy.to(features.dtype)], dim=1)
     return joined.contiguous(memory_format=torch.channels_last)
+
+
+REFINER_ARCHITECTURE = Architecture(
+    "refiner", RefinerConfig, lambda sizes, use: Refiner(sizes, scale=use.scale), predicts_base=True
+)
