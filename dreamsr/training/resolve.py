@@ -125,7 +125,10 @@ def _require_same_model(model: ModelConfig, asked: Mapping[str, Any]) -> None:
     new = to_mapping(from_mapping(ModelConfig, merged(old, asked), source="--set"))
     for key in asked:
         if old.get(key) != new.get(key):
-            raise UsageError(f"--set model.{key} is {new.get(key)!r}, but --weights has {old.get(key)!r}; leave it out")
+            raise UsageError(
+                f"--set model.{key} is {new.get(key)!r}, but --weights has {old.get(key)!r}; leave it out, "
+                "or take over what fits by --partial"
+            )
 
 
 def _scale_stages(values: Table, preset: Preset, given: Mapping[str, Any]) -> None:

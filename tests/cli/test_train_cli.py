@@ -255,6 +255,32 @@ def test_train_begins_with_weights_and_finishes(data, tmp_path, capfd):
     assert all(bool((after[name] == before[name]).all()) for name in before)
 
 
+def test_an_x2_net_takes_over_what_fits_of_an_x4_net(data, tmp_path, capfd):
+    first, second = tmp_path / "first", tmp_path / "second"
+    common = ["train", "--data", str(data), *TINY, "--preset", "refiner-x4-tiny"]
+    assert main([*common, "--max-steps", "3", "--out", str(first)]) == 0
+    half = ["--set", "model.scale=2", "--set", "model.refiner.unshuffle=2", "--max-steps", "0", "--out", str(second)]
+    assert main([*common, *half, "--weights", str(first)]) == 2
+    assert "--partial" in capfd.readouterr().err
+    assert main([*common, *half, "--weights", str(first), "--partial"]) == 0
+    old, new = (load_weights(path / "model.safetensors") for path in (first, second))
+    before, after = old.net.state_dict(), new.net.state_dict()
+    told = f"{len(after) - 1} of {len(after)}"
+    assert f"{told} tensors of the net fit and are taken over" in capfd.readouterr().err
+    assert (new.config.scale, new.facts["finetuned_from"]["tensors"]) == (2, told)
+    assert [name for name in after if after[name].shape != before[name].shape] == ["encoder.head.weight"]
+    assert all(bool((after[name] == before[name]).all()) for name in after if name != "encoder.head.weight")
+
+
+def test_a_part_is_taken_of_weights_that_are_named_and_fit(data, tmp_path, capfd):
+    common = ["train", "--data", str(data), *TINY, "--max-steps", "1", "--out", str(tmp_path / "run"), "--partial"]
+    assert main(common) == 2
+    assert "say which by --weights" in capfd.readouterr().err
+    assert main([*common, "--weights", "clean-x4", "--preset", "sr3-x4-tiny"]) == 2
+    assert "no tensor of the refiner weights fits the sr3" in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_finetune_can_finish_only(data, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     common = ["--data", str(data), *TINY]

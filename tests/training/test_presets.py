@@ -62,6 +62,12 @@ def test_releases_finish_on_short_rollouts_above_all(name):
     assert load_preset(name).values["finish"]["rollout_steps"] == [1, 1, 2, 4]
 
 
+def test_nets_that_enlarge_twice_have_a_coarser_grid_and_so_a_quarter_of_the_work():
+    for name in RELEASES:
+        model = from_mapping(TrainConfig, load_preset(name).values, source=name).model
+        assert model.scale * model.sizes.unshuffle == 4
+
+
 def test_photo_releases_are_for_everyday_pictures_and_drawings():
     for name, drawn in (("release-photo-x4", 0.15), ("release-photo-x2", 0.15), ("release-art-x4", 0.7)):
         config = from_mapping(TrainConfig, load_preset(name).values, source=name)
