@@ -31,12 +31,18 @@ class Metadata:
 
     icc   a profile whose colour space fits the pixels
     exif  `Exif\\0\\0` and a TIFF structure, Orientation 1, no thumbnail
-    xmp   the packet as it stands in the file
+    xmp   the packet, without what is not true of the pixels alone
+    texts      PNG's text chunks, name and content
+    comments   of a JPEG
+    resources  Photoshop's, those with IPTC and copyright
     """
 
     icc: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None
+    texts: tuple[tuple[bytes, bytes], ...] = ()
+    comments: tuple[bytes, ...] = ()
+    resources: bytes | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +52,14 @@ class Picture:
     pixels   uint8 or uint16 [H,W,3] or [H,W,1]; grey stays grey, 16 bit stays 16 bit
     alpha    same dtype [H,W], not multiplied into the pixels; None where everything is opaque by format
     format   a key of FORMATS, "" for a picture made in memory
+    notes    what of the file could not be read into this
     """
 
     pixels: Array
     alpha: Array | None = None
     metadata: Metadata = field(default_factory=Metadata)
     format: str = ""
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         pixels, alpha = self.pixels, self.alpha

@@ -5,6 +5,7 @@ import io
 import struct
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,14 @@ from PIL import Image, ImageFile
 
 from dreamsr.errors import ImageError
 from dreamsr.pictures.colour import profile_of, refuse_hdr
-from dreamsr.pictures.exif import exif_from_tiff, kept_exif, orientation_of, upright_xmp
+from dreamsr.pictures.exif import exif_from_tiff, kept_exif, orientation_of
 from dreamsr.pictures.icc import cmyk_to_rgb
+from dreamsr.pictures.inscriptions import comments_of, resources_of, texts_of
+from dreamsr.pictures.losses import not_read
 from dreamsr.pictures.opening import all_bytes, decoding, format_of, name_of, opened, refuse_frames, stream_of
 from dreamsr.pictures.picture import Array, Metadata, Picture, PictureInfo
 from dreamsr.pictures.tiff import BITS, PHOTOMETRIC, PLANAR, XMP, read_directory, read_header
+from dreamsr.pictures.xmp import true_xmp, upright_xmp
 
 DEFAULT_MAX_PIXELS = 178_956_970
 HEAD_BYTES = 1 << 20  # where files say what their colours mean
@@ -34,11 +38,15 @@ def read_picture(source: Path | str | bytes, *, max_pixels: int = DEFAULT_MAX_PI
         image = opened(io.BytesIO(data), name, max_pixels)
         refuse_frames(image, name)
         samples = _deep_samples(image, data, name, max_pixels)
+        is_deep = ";16" in _raw_mode(image)
         _load(image)
         pixels, alpha = _colour_and_alpha(image, samples, _png_bits(data), name)
         exif, xmp = _exif_and_xmp(image, data)
         icc = profile_of(image, data, exif, is_grey=pixels.shape[2] == 1, name=name)
-        return _upright(image, pixels, alpha, Metadata(icc, exif, xmp))
+        found = Metadata(icc, exif, xmp, texts_of(data), comments_of(image), resources_of(image, data))
+        picture = _upright(image, pixels, alpha, found)
+        notes = not_read(image, data, is_deep=is_deep, dtype=pixels.dtype)
+        return replace(picture, notes=(*notes, *picture.notes))
 
 
 def probe_picture(source: Path | str | bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> PictureInfo:
@@ -80,7 +88,7 @@ def from_pil(image: Image.Image) -> Picture:
         pixels, alpha = _colour_and_alpha(image, None, 8, name)
         exif, xmp = exif if isinstance(exif, bytes) else None, xmp if isinstance(xmp, bytes) else None
         icc = profile_of(image, b"", exif, is_grey=pixels.shape[2] == 1, name=name)
-        return _upright(image, pixels, alpha, Metadata(icc, exif, xmp))
+        return _upright(image, pixels, alpha, Metadata(icc, exif, xmp, comments=comments_of(image)))
 
 
 # --- samples ----------------------------------------------------------------------------------------------------------
@@ -225,13 +233,10 @@ def _upright(image: Image.Image, pixels: Array, alpha: Array | None, found: Meta
     """The picture turned as its EXIF says, with what was `found` beside it made true of that."""
     turn = orientation_of(found.exif)
     pixels_turn = 1 if image.format == "TIFF" else turn  # Pillow has turned those
-    metadata = Metadata(
-        icc=found.icc,
-        exif=kept_exif(found.exif),
-        xmp=upright_xmp(found.xmp) if found.xmp and turn != 1 else found.xmp or None,
-    )
-    alpha = None if alpha is None else _turned(alpha, pixels_turn)
-    return Picture(_turned(pixels, pixels_turn), alpha, metadata, format_of(image))
+    pixels, alpha = _turned(pixels, pixels_turn), None if alpha is None else _turned(alpha, pixels_turn)
+    xmp, notes = true_xmp(found.xmp, pixels.shape[1], pixels.shape[0]) if found.xmp else (None, ())
+    metadata = replace(found, exif=kept_exif(found.exif), xmp=upright_xmp(xmp) if xmp and turn != 1 else xmp)
+    return Picture(pixels, alpha, metadata, format_of(image), notes)
 
 
 def _turned(array: Array, orientation: int) -> Array:

@@ -2,7 +2,8 @@
 
 A preset holds fields of `TrainConfig`, and besides them `description`, `extends` (a preset to start from) and
 `dream_power`, the p that `--dream` uses unless told another. In `presets/degradations` lie named tables for the
-degradation "photo", each with all fields of `PhotoConfig` that differ from its defaults.
+degradation "photo", each with all fields of `PhotoConfig` that differ from its defaults; a preset's `degradation` may
+be the name of one, which `[photo]` then changes.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ LONGEST_CHAIN = 8
 
 @dataclass(frozen=True)
 class Preset:
-    """Settings with a name: `values` are nested fields of `TrainConfig`."""
+    """Settings with a name: `values` are nested fields of `TrainConfig`; `named_photo` tells that `photo` is a table
+    that they named."""
 
     name: str
     description: str
     dream_power: float
     values: Table
+    named_photo: bool = False
 
 
 @cache
@@ -57,7 +60,15 @@ def load_preset(name: str) -> Preset:
     extra = {key: values.pop(key, default) for key, default in (("description", ""), ("dream_power", 1.0))}
     if not isinstance(extra["description"], str) or not isinstance(extra["dream_power"], int | float):
         raise ConfigError(f"preset {name}: description must be a text and dream_power a number")
-    return Preset(name, extra["description"], float(extra["dream_power"]), values)
+    named = values.get("degradation") in degradation_names()
+    values = _with_table(values) if named else values
+    return Preset(name, extra["description"], float(extra["dream_power"]), values, named)
+
+
+def _with_table(values: Table) -> Table:
+    """A preset's values, the named table of its degradation in its place."""
+    photo = merged(load_degradation(values["degradation"]), values.get("photo", {}))
+    return {**values, "degradation": "photo", "photo": photo}
 
 
 def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> Table:

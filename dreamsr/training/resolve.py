@@ -37,17 +37,24 @@ def resolve(
     """Preset `name`, then `--set`, then the options that were given (those not None), then DREAM's.
 
     `dream` holds enabled, power and start as given on the command line, None where not given. `model` is that of
-    weights to begin with, which stands above the preset's. Raises UsageError, also where `--set` contradicts `model`,
+    weights to begin with, which stands above the preset's, and whose base is not trained anew unless that is asked for.
+    Raises UsageError, also where `--set` contradicts `model`,
     and ConfigError.
     """
     preset = load_preset(name)
     own = parse_settings(settings)
     given = {key: value for key, value in options.items() if value is not None}
-    values = merged(merged(preset.values, own), given)
+    asked = merged(own, given)
+    base = dict(preset.values)
+    if preset.named_photo and asked.get("degradation") == "photo":  # by this very name: not the preset's own table
+        del base["photo"]
+    values = merged(base, asked)
     if model is not None:
         _require_same_model(model, own.get("model", {}))
         values["model"] = to_mapping(model)
-    _scale_stages(values, preset, merged(own, given))
+    _scale_stages(values, preset, asked)
+    if model is not None and "base_steps" not in asked:
+        values["base_steps"] = 0  # the weights have their base already
     values = merged(values, dream_table(values, preset.dream_power, dream))
     return from_mapping(TrainConfig, values, source=f"--preset {name}")
 
@@ -118,7 +125,10 @@ def _require_same_model(model: ModelConfig, asked: Mapping[str, Any]) -> None:
     new = to_mapping(from_mapping(ModelConfig, merged(old, asked), source="--set"))
     for key in asked:
         if old.get(key) != new.get(key):
-            raise UsageError(f"--set model.{key} is {new.get(key)!r}, but --weights has {old.get(key)!r}; leave it out")
+            raise UsageError(
+                f"--set model.{key} is {new.get(key)!r}, but --weights has {old.get(key)!r}; leave it out, "
+                "or take over what fits by --partial"
+            )
 
 
 def _scale_stages(values: Table, preset: Preset, given: Mapping[str, Any]) -> None:
