@@ -71,11 +71,7 @@ class Protocol:
             "luma": luma
             + ("; grey files on their own values" if self.grey_as_is else "; grey files as three channels"),
             "border_px": scale,
-            "psnr_y": f"dB, peak 255, on luma, {scale} px border shaved",
-            "ssim_y": f"11x11 Gaussian, sigma 1.5, valid windows, on luma, {scale} px border shaved",
-            "psnr_rgb": f"dB, peak 255, over R, G and B together, {scale} px border shaved",
-            "lr_psnr": "dB, RGB, between the result shrunk by MATLAB's bicubic to 8 bit and the small image",
-            "colour_error": f"grey levels, mean |difference of {metrics.COLOUR_BLOCK_PX} px block means|",
+            **{key: m.words.format(scale=scale) for key, m in metrics.REPORTED.items() if m.compute is not None},
             "lpips": "v0.1, RGB in [-1,1], whole image; networks alex and vgg",
             "niqe": "not computed: no maintained library with an acceptable licence gives it",
             "fid": "not computed: it is biased on fewer than 2,000 images",
