@@ -24,7 +24,7 @@ from dreamsr.core.device import choose_compute
 from dreamsr.core.model import build_denoiser
 from dreamsr.core.noise import NoiseField, seed_of
 from dreamsr.core.pixels import from_tensor
-from dreamsr.core.samplers import sample
+from dreamsr.core.samplers import restore
 from dreamsr.data.sources import DataSource, open_source
 from dreamsr.disk import write_bytes_atomically
 from dreamsr.errors import UsageError
@@ -210,8 +210,8 @@ def sampled(denoiser: Denoiser, low: Tensor, numbers: Sequence[int], steps: int,
         return torch.stack([field.window(step, 0, 0, side, side) for field in fields]).to(device)
 
     with torch.inference_mode():
-        condition = denoiser.condition(low.to(device, memory_format=torch.channels_last))
-        return sample(denoiser, condition, steps=steps, noise=noise, stochasticity=stochasticity).float().cpu()
+        small = low.to(device, memory_format=torch.channels_last)
+        return restore(denoiser, small, steps=steps, noise=noise, stochasticity=stochasticity).float().cpu()
 
 
 def compared(image: Tensor, low: Tensor, x0: Tensor, scale: int) -> Comparison:

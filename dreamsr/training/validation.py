@@ -29,7 +29,7 @@ from dreamsr.measure.score import means, score
 from dreamsr.training.config import TrainConfig
 from dreamsr.training.sample_grid import Column, blown_up, sample_grid
 from dreamsr.upscaling.settings import Settings
-from dreamsr.upscaling.tiled import Counter, TiledRun
+from dreamsr.upscaling.tiled import TiledRun
 
 MAX_LOW_PX = 64
 """Less than any tile: each picture is enlarged in one piece."""
@@ -245,5 +245,4 @@ def _bicubic(low: Pixels, scale: int) -> Pixels:
 
 def _enlarged(denoiser: Denoiser, low: Pixels, *, scale: int, steps: int, seed: int) -> Pixels:
     """[h,w,3] -> [s*h,s*w,3] uint8, as `dreamsr upscale --seed SEED` would."""
-    counter = Counter([], steps, MAX_LOW_PX, None)
-    return TiledRun(denoiser, scale, Settings(seed=seed), seed, steps, MAX_LOW_PX, counter)(low)
+    return TiledRun(denoiser, scale, Settings(), seed, steps, MAX_LOW_PX)(low)
