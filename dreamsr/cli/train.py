@@ -9,6 +9,7 @@ import typer
 
 from dreamsr.cli import console
 from dreamsr.cli.train_view import train_view
+from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
     from dreamsr.data.sources import DataSource
@@ -116,6 +117,14 @@ def train(
             rich_help_panel=RUN,
         ),
     ] = None,
+    partial: Annotated[
+        bool,
+        typer.Option(
+            "--partial",
+            help="Train the preset's own net, and take from --weights what fits it by name and shape.",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
     settings: Settings = None,
     dream: Dream = None,
     dream_power: Power = None,
@@ -151,7 +160,8 @@ def train(
     Leaves OUT/model.safetensors, which `dreamsr upscale --weights OUT` takes. Unless told otherwise, everything is as
     the preset says. Stopped by ctrl-C or SIGTERM, a run goes on with --resume.
     """
-    from dreamsr.training.resolve import data_source, degradation_table, finish_table, name_of, resolve
+    from dreamsr.data.recipes import degradation_table
+    from dreamsr.training.resolve import data_source, finish_table, name_of, resolve
     from dreamsr.training.start import load_start
 
     options = {
@@ -170,7 +180,12 @@ def train(
     }
     asked = {"enabled": dream, "power": dream_power, "start": dream_start}
     start = None if weights is None else load_start(weights, on_notice=console.note)
-    config = resolve(preset, settings or (), options, asked, model=None if start is None else start.model)
+    if partial and start is None:
+        raise UsageError("--partial takes over a part of some weights; say which by --weights")
+    model = None if start is None or partial else start.model
+    config = resolve(preset, settings or (), options, asked, model=model)
+    if partial and start is not None:
+        start = start.fitted(config.model, on_notice=console.note)
     if dry_run:
         _try(config, device)
         return

@@ -27,7 +27,7 @@ Prediction = Literal["eps", "x0", "v"]
 class Condition:
     """What a net knows of one batch of images before the first step.
 
-    y: [B,3,H,W], the enlarged small images. features: [B,C,h,w], or None where the net needs only y.
+    y: [B,3,H,W], the enlarged small images. features: [B,C,h,w] or coarser, or None where the net needs only y.
     """
 
     y: Tensor

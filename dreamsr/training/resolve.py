@@ -9,21 +9,16 @@ from typing import Any
 
 from dreamsr.config import from_mapping, to_mapping
 from dreamsr.core.model import ModelConfig
+from dreamsr.data.recipes import Table
 from dreamsr.data.sources import DataSource
 from dreamsr.errors import UsageError
 from dreamsr.training.config import TrainConfig
 from dreamsr.training.presets import (
     Preset,
-    Table,
-    degradation_names,
-    load_degradation,
     load_preset,
     merged,
     parse_settings,
-    read_table,
 )
-
-DEGRADATIONS = ("bicubic", "photo")
 
 
 def resolve(
@@ -86,23 +81,6 @@ def dream_table(values: Mapping[str, Any], preset_power: float, given: Mapping[s
     return {"dream": {"power": chosen, **({} if start is None else {"start": start})}}
 
 
-def degradation_table(text: str | None) -> Table:
-    """What `--degradation` asks for: a name, or a table that shapes "photo", by name or as a TOML file.
-
-    Raises UsageError, ConfigError.
-    """
-    if text is None:
-        return {}
-    if text in DEGRADATIONS:
-        return {"degradation": text}
-    if text in degradation_names():
-        return {"degradation": "photo", "photo": load_degradation(text)}
-    if text.endswith(".toml"):
-        return {"degradation": "photo", "photo": read_table(Path(text))}
-    possible = ", ".join((*DEGRADATIONS, *degradation_names()))
-    raise UsageError(f"--degradation is {text!r}, but it must be {possible}, or a .toml file")
-
-
 def data_source(data: str | None, hr: Path | None, lr: Path | None) -> DataSource:
     """What `--data` or `--hr` with `--lr` name. Raises UsageError unless it is exactly one of the two."""
     return DataSource(data=data, hr=hr, lr=lr)
@@ -125,7 +103,10 @@ def _require_same_model(model: ModelConfig, asked: Mapping[str, Any]) -> None:
     new = to_mapping(from_mapping(ModelConfig, merged(old, asked), source="--set"))
     for key in asked:
         if old.get(key) != new.get(key):
-            raise UsageError(f"--set model.{key} is {new.get(key)!r}, but --weights has {old.get(key)!r}; leave it out")
+            raise UsageError(
+                f"--set model.{key} is {new.get(key)!r}, but --weights has {old.get(key)!r}; leave it out, "
+                "or take over what fits by --partial"
+            )
 
 
 def _scale_stages(values: Table, preset: Preset, given: Mapping[str, Any]) -> None:

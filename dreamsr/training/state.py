@@ -69,8 +69,10 @@ class Run:
         self.finish.begin(net)
 
 
-def begin(config: TrainConfig, compute: Compute, start_from: Mapping[str, Tensor] | None) -> Run:
-    """A fresh run: net initialised from the seed (or from `start_from`), its EMA, its optimizer.
+def begin(
+    config: TrainConfig, compute: Compute, start_from: Mapping[str, Tensor] | None, *, partial: bool = False
+) -> Run:
+    """A fresh run: net initialised from the seed (or from `start_from`, `partial` in part), its EMA, its optimizer.
 
     Raises ConfigError where a base is to be trained in a net that predicts none.
     """
@@ -82,7 +84,7 @@ def begin(config: TrainConfig, compute: Compute, start_from: Mapping[str, Tensor
             f"base_steps is {config.base_steps}, but it must be 0 with {config.model.backbone}, whose base is bicubic"
         )
     if start_from is not None:
-        net.load_state_dict(start_from)
+        net.load_state_dict({**net.state_dict(), **start_from} if partial else start_from)
     net = net.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     ema = AveragedModel(net, multi_avg_fn=_average(config.ema_halflife_steps)).eval()
     # Without weight decay AdamW is Adam.

@@ -106,13 +106,19 @@ def train(
         pairs = crew.together(lambda: _open(source, config, workers, hear))
         _require_agreement(crew, config, pairs)
         crew.together(lambda: require_room_for_state(config.model, crew.compute.device))
-        run = crew.together(lambda: begin(config, crew.compute, None if start is None else start.state))
+        run = crew.together(lambda: _begin(config, crew, start))
         begun_with = crew.share(crew.lead(lambda: checkpoints.kept_origin(out))) if resume else start and start.origin
         facts = {**_facts(crew, pairs), **(begun_with or {})}
         session = Session(config, crew, run, out, facts, hear, on_progress, on_validation)
         session.open(valid, source, pairs, resume=resume)
         session.work(Batches(pairs, config, rank=crew.rank, world=crew.world), workers)
     return out / FILE_NAME
+
+
+def _begin(config: TrainConfig, crew: Crew, start: Start | None) -> Run:
+    if start is None:
+        return begin(config, crew.compute, None)
+    return begin(config, crew.compute, start.state, partial=start.partial)
 
 
 def _nobody(_notice: str) -> None:

@@ -173,7 +173,9 @@ class Upscaler:
         for number, one in enumerate(passes):
             if fitted and number == len(passes) - 1:
                 image = fit(image, one, height, width)
-            image = TiledRun(self.denoiser, one.scale, settings, settings.seed + number, steps, tile, counter)(image)
+            image = TiledRun(self.denoiser, one.scale, settings, settings.seed + number, steps, tile, counter.tick)(
+                image
+            )
         return image[:height, :width] if fitted else _completed(image, passes[-1], height, width)
 
     def _steps(self, settings: Settings) -> int:

@@ -8,13 +8,14 @@ import pytest
 from dreamsr.cli import main
 from dreamsr.cli.train_view import duration
 from dreamsr.core.model import ModelConfig
+from dreamsr.data.recipes import degradation_table
 from dreamsr.data.settings import PhotoConfig
 from dreamsr.errors import ConfigError, UsageError
 from dreamsr.pictures.read import from_pil
 from dreamsr.pictures.write import write_picture
 from dreamsr.training.config import DreamConfig, TrainConfig
 from dreamsr.training.presets import preset_names
-from dreamsr.training.resolve import altered, data_source, degradation_table, finish_table, name_of, resolve
+from dreamsr.training.resolve import altered, data_source, finish_table, name_of, resolve
 from dreamsr.weights.file import load_weights
 
 ASKED_NOTHING = {"enabled": None, "power": None, "start": None}
@@ -253,6 +254,32 @@ def test_train_begins_with_weights_and_finishes(data, tmp_path, capfd):
     assert main([*common, "--weights", str(first), "--max-steps", "0", "--base-steps", "0", "--out", str(again)]) == 0
     after = load_weights(again / "model.safetensors").net.state_dict()
     assert all(bool((after[name] == before[name]).all()) for name in before)
+
+
+def test_an_x2_net_takes_over_what_fits_of_an_x4_net(data, tmp_path, capfd):
+    first, second = tmp_path / "first", tmp_path / "second"
+    common = ["train", "--data", str(data), *TINY, "--preset", "refiner-x4-tiny"]
+    assert main([*common, "--max-steps", "3", "--out", str(first)]) == 0
+    half = ["--set", "model.scale=2", "--set", "model.refiner.unshuffle=2", "--max-steps", "0", "--out", str(second)]
+    assert main([*common, *half, "--weights", str(first)]) == 2
+    assert "--partial" in capfd.readouterr().err
+    assert main([*common, *half, "--weights", str(first), "--partial"]) == 0
+    old, new = (load_weights(path / "model.safetensors") for path in (first, second))
+    before, after = old.net.state_dict(), new.net.state_dict()
+    told = f"{len(after) - 1} of {len(after)}"
+    assert f"{told} tensors of the net fit and are taken over" in capfd.readouterr().err
+    assert (new.config.scale, new.facts["finetuned_from"]["tensors"]) == (2, told)
+    assert [name for name in after if after[name].shape != before[name].shape] == ["encoder.head.weight"]
+    assert all(bool((after[name] == before[name]).all()) for name in after if name != "encoder.head.weight")
+
+
+def test_a_part_is_taken_of_weights_that_are_named_and_fit(data, tmp_path, capfd):
+    common = ["train", "--data", str(data), *TINY, "--max-steps", "1", "--out", str(tmp_path / "run"), "--partial"]
+    assert main(common) == 2
+    assert "say which by --weights" in capfd.readouterr().err
+    assert main([*common, "--weights", "clean-x4", "--preset", "sr3-x4-tiny"]) == 2
+    assert "no tensor of the refiner weights fits the sr3" in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_finetune_can_finish_only(data, tmp_path):

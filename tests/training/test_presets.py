@@ -5,12 +5,11 @@ import pytest
 
 from dreamsr.config import from_mapping
 from dreamsr.core.backbones import config_classes
+from dreamsr.data.recipes import degradation_names, load_degradation
 from dreamsr.data.settings import PhotoConfig
 from dreamsr.errors import ConfigError, UsageError
 from dreamsr.training.config import TrainConfig
 from dreamsr.training.presets import (
-    degradation_names,
-    load_degradation,
     load_preset,
     merged,
     parse_settings,
@@ -60,6 +59,12 @@ def test_a_release_is_base_then_dream_then_finishing_in_the_last_tenth(name, sca
 @pytest.mark.parametrize("name", RELEASES)
 def test_releases_finish_on_short_rollouts_above_all(name):
     assert load_preset(name).values["finish"]["rollout_steps"] == [1, 1, 2, 4]
+
+
+def test_nets_that_enlarge_twice_have_a_coarser_grid_and_so_a_quarter_of_the_work():
+    for name in RELEASES:
+        model = from_mapping(TrainConfig, load_preset(name).values, source=name).model
+        assert model.scale * model.sizes.unshuffle == 4
 
 
 def test_photo_releases_are_for_everyday_pictures_and_drawings():
