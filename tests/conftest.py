@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from dreamsr.config import ModelConfig, RefinerConfig
-from dreamsr.core.backbones import build_net
+from dreamsr.core.backbones.refiner import RefinerConfig
+from dreamsr.core.model import ModelConfig, build_net
 from dreamsr.upscaling.upscaler import Upscaler
 from dreamsr.weights.file import save_weights
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.weights.hub_machine import Machine
     from tests.weights.hub_server import Hub
 
-TINY = ModelConfig(refiner=RefinerConfig(encoder_channels=8, encoder_blocks=1, channels=(8, 8), blocks_per_level=1))
+TINY = ModelConfig(sizes=RefinerConfig(encoder_channels=8, encoder_blocks=1, channels=(8, 8), blocks_per_level=1))
 
 
 def write_tiny_weights(path: Path, config: ModelConfig = TINY) -> Path:

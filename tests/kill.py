@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from dreamsr import cli
-from dreamsr.core.backbones import build_net
+from dreamsr.core.model import build_net
 from dreamsr.pictures.read import is_complete_picture
 from dreamsr.weights.file import save_weights
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dreamsr.bench.dataset import Dataset
 from dreamsr.bench.methods import Interpolation, Variant
 from dreamsr.bench.protocol import PROTOCOLS
-from dreamsr.bench.score import score
+from dreamsr.bench.score import comparison
 from dreamsr.bench.weights import Weights
-from dreamsr.measure.lpips import Perceptual
+from dreamsr.measure.metrics import PSNR_Y, SSIM_Y
+from dreamsr.measure.score import mean_of, score
 
-AGREES_PSNR, AGREES_SSIM = 0.005, 0.00005
+AGREES = {PSNR_Y: 0.005, SSIM_Y: 0.00005}
+"""When rounded as published."""
+PUBLISHED = "published_"
 
 
 def weights_facts(method: Weights) -> dict[str, Any]:
@@ -40,20 +43,28 @@ def calibration(datasets: Sequence[Dataset]) -> list[dict[str, Any]]:
         published = dataset.known.bicubic.get(dataset.scale) if dataset.known else None
         if published is None or dataset.protocol.square or dataset.low_paths is not None:
             continue
-        psnr, ssim = published_way(dataset)
-        agrees = abs(psnr - published[0]) <= AGREES_PSNR + 1e-9 and abs(ssim - published[1]) <= AGREES_SSIM + 1e-9
+        ours = published_way(dataset)
+        pairs = zip(ours, published, AGREES.values(), strict=True)
         found.append({
-            "dataset": dataset.name, "scale": dataset.scale, "protocol": "y-channel", "psnr_y": psnr, "ssim_y": ssim,
-            "published_psnr_y": published[0], "published_ssim_y": published[1], "agrees": agrees,
+            "dataset": dataset.name, "scale": dataset.scale, "protocol": "y-channel",
+            **{metric.key: value for metric, value in zip(AGREES, ours, strict=True)},
+            **{PUBLISHED + metric.key: value for metric, value in zip(AGREES, published, strict=True)},
+            "agrees": all(abs(a - b) <= within + 1e-9 for a, b, within in pairs),
         })  # fmt: skip
     return found
+
+
+def in_words(entry: Mapping[str, Any], prefix: str = "") -> str:
+    """PSNR-Y and SSIM-Y of a calibration, ours or with the prefix PUBLISHED those."""
+    return " / ".join(metric.text(entry[prefix + metric.key]) for metric in AGREES)
 
 
 def published_way(dataset: Dataset) -> tuple[float, float]:
     """Mean PSNR-Y and SSIM-Y of bicubic over a set by the `y-channel` protocol, whatever the set's own one is."""
     protocol = PROTOCOLS["y-channel"]
     twin = dataclasses.replace(dataset, protocol=protocol, _last={})
-    bicubic, nothing = Interpolation("bicubic"), Perceptual(())
-    scores = [score(bicubic.run(twin, n, Variant()), twin.item(n), twin, nothing) for n in range(len(twin))]
-    count = len(scores)
-    return sum(s["psnr_y"] or 0.0 for s in scores) / count, sum(s["ssim_y"] or 0.0 for s in scores) / count
+    bicubic = Interpolation("bicubic")
+    results = [comparison(bicubic.run(twin, n, Variant()), twin.item(n), twin) for n in range(len(twin))]
+    scores = [score(one, lambda *_: {}, AGREES) for one in results]
+    psnr, ssim = (mean_of(one[metric.key] for one in scores) or 0.0 for metric in AGREES)
+    return psnr, ssim

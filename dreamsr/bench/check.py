@@ -15,17 +15,7 @@ from dreamsr.bench.benchmark import FORMAT, OnNotice, Report, Request, bench, re
 from dreamsr.bench.places import Places, require_places
 from dreamsr.bench.sweep import OnProgress
 from dreamsr.errors import DataError, UsageError, printable
-
-TOLERANCE = {
-    "psnr_y": 0.005,
-    "ssim_y": 0.0005,
-    "psnr_rgb": 0.005,
-    "lpips_alex": 0.0005,
-    "lpips_vgg": 0.0005,
-    "lr_psnr": 0.05,
-    "colour_error": 0.005,
-}
-"""Timings are not compared: they belong to the machine and the hour."""
+from dreamsr.measure.metrics import REPORTED
 
 NOWHERE = Places()
 Figure = float | Literal["inf", "-inf", "nan"] | None
@@ -96,21 +86,18 @@ class Named:
 
 
 @dataclass(frozen=True)
-class Row:
-    """What a row is found by again, and its figures; "inf" stands for an infinite value."""
+class Place:
+    """What a row is found by again."""
 
     dataset: str
     method: str
     steps: int | None
     stochasticity: float | None
     seed: int | None
-    psnr_y: Figure = None
-    ssim_y: Figure = None
-    psnr_rgb: Figure = None
-    lpips_alex: Figure = None
-    lpips_vgg: Figure = None
-    lr_psnr: Figure = None
-    colour_error: Figure = None
+
+
+Row: Any = dataclasses.make_dataclass("Row", [(key, Figure, None) for key in REPORTED], bases=(Place,), frozen=True)
+"""A place with its figures; "inf" stands for an infinite value."""
 
 
 def require_figures(report: Mapping[str, Any], source: Path) -> None:
@@ -139,7 +126,9 @@ def check(
     on_progress: OnProgress | None = None,
     on_notice: OnNotice = lambda _: None,
 ) -> Check:
-    """Compute everything in a report anew, nothing taken from finished images, and compare within TOLERANCE.
+    """Compute everything in a report anew, nothing taken from finished images, and compare.
+
+    Figures may differ by what their metrics allow. Timings are not compared: they belong to the machine and the hour.
 
     Commands of other tools in it are run only with `run_commands`. `places` is where the caller will put the new
     report: not over the old one. Raises DataError, UsageError and OutputError.
@@ -157,11 +146,11 @@ def check(
     compared = 0
     deviations = [*facts, *(Deviation(_where(key), "row", "given", "missing") for key in old if key not in new)]
     for key, row in old.items():
-        for figure, tolerance in TOLERANCE.items():
-            if key in new and row.get(figure) is not None:
+        for name, metric in REPORTED.items():
+            if key in new and row.get(name) is not None:
                 compared += 1
-                if not _agrees(row[figure], new[key][figure], tolerance):
-                    deviations.append(Deviation(_where(key), figure, row[figure], new[key][figure]))
+                if not _agrees(row[name], new[key][name], metric.agrees_within):
+                    deviations.append(Deviation(_where(key), name, row[name], new[key][name]))
     return Check(compared, tuple(deviations), now)
 
 
@@ -177,7 +166,7 @@ def _facts(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Deviation]
 
 
 def _rows(data: Mapping[str, Any]) -> dict[tuple[Any, ...], Mapping[str, Any]]:
-    names = ("dataset", "method", "steps", "stochasticity", "seed")
+    names = [field.name for field in dataclasses.fields(Place)]
     return {tuple(row[name] for name in names): row for row in data["rows"]}
 
 

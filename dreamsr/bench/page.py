@@ -9,25 +9,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dreamsr.bench.benchmark import Report
+from dreamsr.bench.calibration import PUBLISHED, in_words
 from dreamsr.bench.dataset import Dataset
 from dreamsr.bench.plots import Plot
 from dreamsr.bench.report import plain
 from dreamsr.bench.speed import speed_columns
 from dreamsr.bench.sweep import Result, png_base64
+from dreamsr.measure.metrics import LPIPS_ALEX, METRICS, PSNR_Y, REPORTED, SSIM_Y, Metric
 
 SHOWN_PER_SET = 4
 SHOWN_STEPS = 4
-DECIMALS = {"psnr_y": 2, "psnr_rgb": 2, "lr_psnr": 2, "ssim_y": 4, "lpips_alex": 4, "lpips_vgg": 4, "colour_error": 2}
-MAIN = ("psnr_y", "ssim_y", "lpips_alex")
-TITLES = {
-    "psnr_y": "PSNR-Y dB ↑",
-    "ssim_y": "SSIM-Y ↑",
-    "psnr_rgb": "PSNR-RGB dB ↑",
-    "lpips_alex": "LPIPS alex ↓",
-    "lpips_vgg": "LPIPS vgg ↓",
-    "lr_psnr": "LR-PSNR dB ↑",
-    "colour_error": "colour error ↓",
-}
+MAIN = (PSNR_Y, SSIM_Y, LPIPS_ALEX)
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; }
@@ -76,8 +68,8 @@ def _warnings(data: Mapping[str, Any]) -> str:
     lines = [f"{f['method']} did not finish {f['dataset']}: {f['message']}" for f in data["failures"]]
     lines += [f"{h['method']} on {h['dataset']}: {h['text']} ({h['images']} images)" for h in data["hints"]]
     lines += [
-        f"bicubic on {c['dataset']} gives {c['psnr_y']:.2f} / {c['ssim_y']:.4f} by the {c['protocol']} protocol, "
-        f"but {c['published_psnr_y']:.2f} / {c['published_ssim_y']:.4f} is published: these files are other ones"
+        f"bicubic on {c['dataset']} gives {in_words(c)} by the {c['protocol']} protocol, "
+        f"but {in_words(c, PUBLISHED)} is published: these files are other ones"
         for c in data["calibration"]
         if not c["agrees"]
     ]
@@ -95,11 +87,11 @@ def _figure(plot: Plot) -> str:
 def _dataset_section(data: Mapping[str, Any], name: str) -> str:
     facts = next(d for d in data["datasets"] if d["name"] == name)
     rows = [entry for entry in data["summary"] if entry["dataset"] == name]
-    metrics = [m for m in TITLES if any(m in entry["metrics"] for entry in rows)]
-    columns = ["method", "steps", "stoch.", *(TITLES[m] for m in metrics), "s / MP", "peak MB"]
+    metrics = [metric for key, metric in REPORTED.items() if any(key in entry["metrics"] for entry in rows)]
+    columns = ["method", "steps", "stoch.", *(metric.heading for metric in metrics), "s / MP", "peak MB"]
     lines = [
         [entry["method"], _number(entry["steps"], 0), _number(entry["stochasticity"] or None, 2),
-         *(_estimate(entry["metrics"].get(m), m) for m in metrics),
+         *(_estimate(entry["metrics"].get(m.key), m) for m in metrics),
          _number(entry.get("seconds_per_megapixel"), 2), _number(entry.get("peak_memory_mb"), 0)]
         for entry in rows
     ]  # fmt: skip
@@ -108,7 +100,7 @@ def _dataset_section(data: Mapping[str, Any], name: str) -> str:
     note += "In brackets: 95 % bootstrap intervals over images; ± is the deviation over seeds."
     calibration = "".join(
         f"<p class=good>Checked against the published figures: bicubic by the {_text(c['protocol'])} protocol gives "
-        f"{c['psnr_y']:.2f} / {c['ssim_y']:.4f}, as published.</p>"
+        f"{in_words(c)}, as published.</p>"
         for c in data["calibration"]
         if c["dataset"] == name and c["agrees"]
     )
@@ -118,11 +110,11 @@ def _dataset_section(data: Mapping[str, Any], name: str) -> str:
 
 def _pairs(data: Mapping[str, Any], name: str) -> str:
     rows = [
-        [f"{d['a']} − {d['b']}", _number(d["steps"], 0), TITLES[d["metric"]], f"{d['mean']:+.4f}",
+        [f"{d['a']} − {d['b']}", _number(d["steps"], 0), METRICS[d["metric"]].heading, f"{d['mean']:+.4f}",
          "" if d["low"] is None else f"[{d['low']:+.4f}, {d['high']:+.4f}]", f"{d['better']} of {d['images']}",
          "yes" if d["clear"] else "no"]
         for d in data["differences"]
-        if d["dataset"] == name and d["metric"] in MAIN and not d["stochasticity"]
+        if d["dataset"] == name and METRICS[d["metric"]] in MAIN and not d["stochasticity"]
     ]  # fmt: skip
     if not rows:
         return ""
@@ -176,8 +168,8 @@ def _is_shown(result: Result, results: Sequence[Result]) -> bool:
 def _crop_caption(result: Result) -> str:
     scores, steps = result.record.scores, result.variant.steps
     name = result.method if steps is None else f"{result.method}, steps {steps}"
-    lpips = scores.get("lpips_alex")
-    return f"{name}: {_number(scores['psnr_y'], 2)} dB" + (f" / {lpips:.3f}" if lpips is not None else "")
+    lpips = LPIPS_ALEX.text(scores.get(LPIPS_ALEX.key))
+    return f"{name}: {PSNR_Y.text(scores[PSNR_Y.key])} {PSNR_Y.unit}" + (f" / {lpips}" if lpips else "")
 
 
 def _crop(caption: str, png: str) -> str:
@@ -214,16 +206,15 @@ def _number(value: float | None, decimals: int) -> str:
     return "" if value is None else f"{value:.{decimals}f}"
 
 
-def _estimate(estimate: Mapping[str, Any] | None, metric: str) -> str:
+def _estimate(estimate: Mapping[str, Any] | None, metric: Metric) -> str:
     """mean ± deviation over seeds [95 % interval over images], the interval for the main metrics only."""
     if estimate is None:
         return ""
-    decimals = DECIMALS[metric]
-    text = _number(estimate["mean"], decimals)
+    text = metric.text(estimate["mean"])
     if estimate["seed_std"] is not None:
-        text += f" ± {estimate['seed_std']:.{decimals + 1}f}"
+        text += f" ± {_number(estimate['seed_std'], metric.decimals + 1)}"
     if estimate["low"] is not None and metric in MAIN:
-        text += f" [{estimate['low']:.{decimals}f}, {estimate['high']:.{decimals}f}]"
+        text += f" [{metric.text(estimate['low'])}, {metric.text(estimate['high'])}]"
     return text
 
 

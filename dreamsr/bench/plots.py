@@ -12,18 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from dreamsr.errors import UsageError
+from dreamsr.measure.metrics import LPIPS_ALEX, METRICS, PSNR_Y, SSIM_Y, Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INSTALL = 'pip install "dreamsr[bench]"'
-NAMES = {
-    "psnr_y": "PSNR-Y, dB",
-    "ssim_y": "SSIM-Y",
-    "lpips_alex": "LPIPS (alex v0.1)",
-    "seconds_per_megapixel": "seconds per megapixel of the small image",
-}
 NAMES_OF_PLOTS = ("perception-distortion", "quality-steps", "quality-seconds", "per-image")
 MARKS = {".svg": b"<dc:title>dreamsr</dc:title>", ".png": b"Software\0dreamsr"}
 """What tells our figures from others."""
@@ -56,8 +51,8 @@ def require_matplotlib() -> None:
 
 def plots(report: Mapping[str, Any]) -> list[Plot]:
     """All figures that the report has the figures for."""
-    summary = [entry for entry in report["summary"] if _value(entry, "psnr_y") is not None]
-    perception = "lpips_alex" if any(_value(entry, "lpips_alex") is not None for entry in summary) else "ssim_y"
+    summary = [entry for entry in report["summary"] if _value(entry, PSNR_Y.key) is not None]
+    perception = LPIPS_ALEX if any(_value(entry, LPIPS_ALEX.key) is not None for entry in summary) else SSIM_Y
     made = [_perception_distortion(summary, perception)]
     if any(entry["steps"] is not None for entry in summary):
         made.append(_against("steps", summary, perception))
@@ -67,32 +62,33 @@ def plots(report: Mapping[str, Any]) -> list[Plot]:
     return [*made, *([scatter] if scatter else [])]
 
 
-def _perception_distortion(summary: Sequence[Entry], perception: str) -> Plot:
+def _perception_distortion(summary: Sequence[Entry], perception: Metric) -> Plot:
     """Blau and Michaeli 2018: methods trade distortion for perception along a curve."""
 
     def draw(axes: Axes, dataset: str) -> None:
-        _lines(axes, [e for e in summary if e["dataset"] == dataset], "psnr_y", perception, label_steps=True)
-        axes.set_xlabel(f"{NAMES['psnr_y']} (right is closer to the truth)")
-        better = "down looks more alike" if perception.startswith("lpips") else "up is closer to the truth"
-        axes.set_ylabel(f"{NAMES[perception]} ({better})")
+        own = [entry for entry in summary if entry["dataset"] == dataset]
+        _lines(axes, own, PSNR_Y.key, perception.key, label_steps=True)
+        axes.set_xlabel(f"{PSNR_Y.label} (right is closer to the truth)")
+        better = "down looks more alike" if perception.lower_is_better else "up is closer to the truth"
+        axes.set_ylabel(f"{perception.label} ({better})")
 
     caption = "Perception against distortion: each line is one set of weights, its points are numbers of steps."
-    if perception == "ssim_y":
+    if perception is SSIM_Y:
         caption += " LPIPS was not available; SSIM stands in for it, which is a distortion measure too."
     return _plot("perception-distortion", caption, _datasets(summary), draw)
 
 
-def _against(x: Literal["steps", "seconds_per_megapixel"], summary: Sequence[Entry], perception: str) -> Plot:
+def _against(x: Literal["steps", "seconds_per_megapixel"], summary: Sequence[Entry], perception: Metric) -> Plot:
     """Quality over effort: two rows, PSNR-Y and the perceptual figure."""
-    panels = [f"{dataset}\n{metric}" for metric in ("psnr_y", perception) for dataset in _datasets(summary)]
+    panels = [f"{dataset}\n{metric.key}" for metric in (PSNR_Y, perception) for dataset in _datasets(summary)]
 
     def draw(axes: Axes, panel: str) -> None:
         dataset, _, metric = panel.partition("\n")
         own = [entry for entry in summary if entry["dataset"] == dataset]
         _lines(axes, own, x, metric, label_steps=x != "steps")
         axes.set_xscale("log", base=2 if x == "steps" else 10)
-        axes.set_xlabel("denoising steps" if x == "steps" else NAMES[x])
-        axes.set_ylabel(NAMES[metric])
+        axes.set_xlabel("denoising steps" if x == "steps" else "seconds per megapixel of the small image")
+        axes.set_ylabel(METRICS[metric].label)
         axes.set_title(dataset)
         if x == "steps":
             _flat_lines(axes, own, metric)
@@ -111,8 +107,8 @@ def _against(x: Literal["steps", "seconds_per_megapixel"], summary: Sequence[Ent
 
 def _image_by_image(report: Mapping[str, Any]) -> Plot | None:
     """PSNR-Y of every picture by the first weights, fewest and most steps, against bicubic."""
-    images = [i for i in report["images"] if isinstance(i["psnr_y"], float)]
-    base = {(i["dataset"], i["image"]): i["psnr_y"] for i in images if i["method"] == "bicubic"}
+    images = [i for i in report["images"] if isinstance(i[PSNR_Y.key], float)]
+    base = {(i["dataset"], i["image"]): i[PSNR_Y.key] for i in images if i["method"] == "bicubic"}
     others = [i for i in images if i["method"] != "bicubic" and (i["dataset"], i["image"]) in base and not i["seed"]]
     if not others:
         return None
@@ -121,7 +117,7 @@ def _image_by_image(report: Mapping[str, Any]) -> Plot | None:
     for i in others:
         if i["steps"] in (None, *([min(steps), max(steps)] if steps else [])) and not i["stochasticity"]:
             name = i["method"] if i["steps"] is None else f"{i['method']}, steps {i['steps']}"
-            series.setdefault(name, []).append((i["dataset"], base[i["dataset"], i["image"]], i["psnr_y"]))
+            series.setdefault(name, []).append((i["dataset"], base[i["dataset"], i["image"]], i[PSNR_Y.key]))
 
     def draw(axes: Axes, dataset: str) -> None:
         for number, (name, points) in enumerate(series.items()):
@@ -130,8 +126,8 @@ def _image_by_image(report: Mapping[str, Any]) -> Plot | None:
             axes.plot(*zip(*own, strict=True), marker, label=name, color=COLOURS[number % 6], alpha=0.75, markersize=5)
         low, high = min(base.values()) - 0.5, max(base.values()) + 0.5
         axes.axline((low, low), (high, high), color="#888888", linewidth=1, linestyle="--")
-        axes.set_xlabel("bicubic, PSNR-Y, dB")
-        axes.set_ylabel("the method, PSNR-Y, dB")
+        axes.set_xlabel(f"bicubic, {PSNR_Y.label}")
+        axes.set_ylabel(f"the method, {PSNR_Y.label}")
         axes.legend(fontsize=7)
 
     caption = "Image by image: points above the dashed line are pictures on which the method beats bicubic."

@@ -7,13 +7,14 @@ import dataclasses
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dreamsr.bench.methods import Variant
-from dreamsr.bench.score import LOWER_IS_BETTER, METRICS
 from dreamsr.bench.stats import estimate, paired
 from dreamsr.bench.sweep import Result
+from dreamsr.measure.metrics import REPORTED
+from dreamsr.measure.score import means
 
 Key = tuple[str, str, int | None, float | None]
 """(dataset, method, steps, stochasticity): a variant without its seed."""
@@ -39,19 +40,11 @@ def _row(group: Sequence[Result]) -> dict[str, Any]:
         "stochasticity": first.variant.stochasticity,
         "seed": first.variant.seed,
         "images": len(group),
-        **{name: _mean([r.record.scores[name] for r in group]) for name in METRICS},
+        **means([r.record.scores for r in group]),
         "seconds_per_megapixel": _seconds_per_megapixel(group),
         "peak_memory_mb": max(peaks) if peaks else None,
         "evaluations": sum(evaluations) / len(evaluations) if evaluations else None,
     }
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    """None as soon as one image has no figure: a mean over some images is not the mean."""
-    known = list(values)
-    if any(value is None for value in known):
-        return None
-    return sum(value for value in known if value is not None) / len(known)
 
 
 def _seconds_per_megapixel(group: Sequence[Result]) -> float | None:
@@ -79,7 +72,7 @@ def summary(results: Sequence[Result]) -> list[dict[str, Any]]:
     """One entry per set, method, steps and stochasticity: an `Estimate` of every metric."""
     entries: dict[Key, dict[str, Any]] = {}
     kinds = {(r.dataset, r.method): r.kind for r in results}
-    for metric in METRICS:
+    for metric in REPORTED:
         for key, values in tables(results, metric).items():
             entry = entries.setdefault(key, {**_named(key), "kind": kinds[key[:2]], "metrics": {}})
             entry["metrics"][metric] = dataclasses.asdict(estimate(values))
@@ -101,17 +94,18 @@ def _named(key: Key) -> dict[str, Any]:
 def differences(results: Sequence[Result], pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
     """For every (a, b): a - b on each set, where both were run with the same numbers, or b has none."""
     found = []
-    for metric in METRICS:
-        values = tables(results, metric)
+    for metric in REPORTED.values():
+        values = tables(results, metric.key)
         for a, b in pairs:
             for key in [key for key in values if key[1] == a]:
                 other = next((k for k in (_with(key, b), (key[0], b, None, None)) if k in values), None)
                 if other is None:
                     continue
-                difference = paired(values[key], values[other], lower_is_better=metric in LOWER_IS_BETTER)
+                difference = paired(values[key], values[other], lower_is_better=metric.lower_is_better)
                 if difference is not None:
                     found.append({
-                        "dataset": key[0], "metric": metric, "a": a, "b": b, "steps": key[2], "stochasticity": key[3],
+                        "dataset": key[0], "metric": metric.key, "a": a, "b": b,
+                        "steps": key[2], "stochasticity": key[3],
                         **dataclasses.asdict(difference), "clear": difference.is_clear,
                     })  # fmt: skip
     return found
@@ -132,7 +126,7 @@ def image_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
             "steps": r.variant.steps,
             "stochasticity": r.variant.stochasticity,
             "seed": r.variant.seed,
-            **{name: r.record.scores[name] for name in METRICS},
+            **{key: r.record.scores[key] for key in REPORTED},
             "seconds": r.record.seconds,
             "seconds_per_megapixel": _seconds_per_megapixel([r]),
             "megapixels": r.megapixels,

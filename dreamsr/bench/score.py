@@ -1,8 +1,6 @@
-"""One result against its truth: the figures of one image, and hints where a result looks wrongly made."""
+"""One result beside its truth: what it is measured on, and hints where a result looks wrongly made."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -11,37 +9,26 @@ from dreamsr.bench.dataset import Dataset, Item
 from dreamsr.bench.methods import Produced
 from dreamsr.core.pixels import Pixels
 from dreamsr.measure import metrics
-from dreamsr.measure.lpips import Perceptual
 
-METRICS = ("psnr_y", "ssim_y", "psnr_rgb", "lpips_alex", "lpips_vgg", "lr_psnr", "colour_error")
-LOWER_IS_BETTER = frozenset({"lpips_alex", "lpips_vgg", "colour_error"})
 HINT_WINDOW_PX = 256
 HINT_GAIN_DB = 1.0
 
-Scores = Mapping[str, float | None]
 
-
-def score(produced: Produced, item: Item, dataset: Dataset, perceptual: Perceptual) -> dict[str, float | None]:
-    """Every figure of METRICS; None for what the protocol, the method or this machine does not give."""
-    scores: dict[str, float | None] = dict.fromkeys(METRICS)
-    truth, border, protocol = metrics.planes(item.truth), dataset.scale, dataset.protocol
-    true_luma = metrics.shave(protocol.luma(truth, grey=item.grey), border)
-    if produced.pixels is None:
-        assert produced.luma is not None
-        return scores | _on_luma(protocol.finish(metrics.shave(produced.luma, border)), true_luma)
-    image = metrics.planes(produced.pixels)
-    luma = protocol.finish(metrics.shave(protocol.luma(image, grey=item.grey), border))
-    scores |= _on_luma(luma, true_luma)
-    scores |= {
-        "psnr_rgb": metrics.psnr(metrics.shave(image, border), metrics.shave(truth, border)),
-        "lr_psnr": metrics.low_psnr(image, metrics.planes(item.low), dataset.scale),
-        "colour_error": metrics.colour_error(image, truth),
-    }
-    return scores | perceptual(produced.pixels, item.truth)
-
-
-def _on_luma(luma: torch.Tensor, truth: torch.Tensor) -> dict[str, float | None]:
-    return {"psnr_y": metrics.psnr(luma, truth), "ssim_y": metrics.ssim(luma, truth)}
+def comparison(produced: Produced, item: Item, dataset: Dataset) -> metrics.Comparison:
+    """A result beside its truth, on luma as the set's protocol has it."""
+    protocol = dataset.protocol
+    luma = produced.luma
+    if produced.pixels is not None:
+        luma = protocol.luma(metrics.planes(produced.pixels), grey=item.grey)
+    assert luma is not None
+    return metrics.Comparison(
+        produced.pixels,
+        item.truth,
+        metrics.planes(item.low),
+        dataset.scale,
+        protocol.finish(metrics.shave(luma, dataset.scale)),
+        metrics.shave(protocol.luma(metrics.planes(item.truth), grey=item.grey), dataset.scale),
+    )
 
 
 def hints(pixels: Pixels, truth: Pixels) -> list[str]:

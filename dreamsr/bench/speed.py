@@ -20,7 +20,7 @@ from dreamsr.bench.sweep import OnProgress, Progress
 from dreamsr.bench.weights import Weights
 from dreamsr.core import pixels as px
 from dreamsr.core.pixels import Pixels
-from dreamsr.core.samplers import sample
+from dreamsr.core.samplers import restore
 from dreamsr.errors import DataError
 from dreamsr.measure.cost import Cost, measured, run_command
 from dreamsr.measure.memory import is_out_of_memory
@@ -181,7 +181,7 @@ def _batch_seconds(method: Weights, steps: int, piece: torch.Tensor, batch: int)
     seconds = []
     for _ in range(3):
         with measured(device) as cost, torch.inference_mode():
-            sample(denoiser, denoiser.condition(small), steps=steps, noise=lambda _: noise)
+            restore(denoiser, small, steps=steps, noise=lambda _: noise)
         seconds.append(cost.seconds)
     return statistics.median(seconds)
 

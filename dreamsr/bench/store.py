@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamsr.disk import write_bytes_atomically
+from dreamsr.measure.score import Scores
 
 FORMAT = "dreamsr-bench-image-1"
 
@@ -20,7 +21,7 @@ FORMAT = "dreamsr-bench-image-1"
 class Record:
     """What is known about one image by one variant. `crop_png` is base64, "" where there is nothing to show."""
 
-    scores: dict[str, float | None]
+    scores: Scores
     seconds: float | None
     peak_memory_mb: float | None
     evaluations: int | None

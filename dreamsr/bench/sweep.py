@@ -14,11 +14,13 @@ from typing import Any
 
 from dreamsr.bench.dataset import Dataset, Item, read_rgb8, sha256_of
 from dreamsr.bench.methods import Method, Outputs, Produced, Variant
-from dreamsr.bench.score import hints, score
+from dreamsr.bench.score import comparison, hints
 from dreamsr.bench.store import Record, Store
 from dreamsr.core.pixels import Pixels
 from dreamsr.errors import DataError, ImageError
 from dreamsr.measure.lpips import Perceptual
+from dreamsr.measure.metrics import PSNR_RGB
+from dreamsr.measure.score import score
 from dreamsr.pictures.picture import Picture
 from dreamsr.pictures.write import encode_picture, write_picture
 
@@ -182,8 +184,8 @@ class Sweep:
 
     def _is_complete(self, record: Record) -> bool:
         """Whether a record holds LPIPS by every network there is now; where only luma was enlarged there is none."""
-        nets = self.perceptual.nets if record.scores.get("psnr_rgb") is not None else ()
-        return all(record.scores.get(f"lpips_{net}") is not None for net in nets)
+        keys = self.perceptual.keys if record.scores.get(PSNR_RGB.key) is not None else ()
+        return all(record.scores.get(key) is not None for key in keys)
 
     def _is_saved(self, job: Job, record: Record) -> bool:
         """Whether exactly this result lies where results are to be saved, if they are."""
@@ -196,7 +198,7 @@ class Sweep:
 
     def _compute(self, job: Job, item: Item) -> Record:
         produced = job.method.run(job.dataset, job.number, job.variant)
-        scores = score(produced, item, job.dataset, self.perceptual)
+        scores = score(comparison(produced, item, job.dataset), self.perceptual)
         pixels = produced.pixels
         foreign = job.method.kind in ("outputs", "command") and pixels is not None
         if self.outputs is not None and pixels is not None:

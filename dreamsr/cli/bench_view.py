@@ -13,17 +13,6 @@ if TYPE_CHECKING:
     from dreamsr.bench.check import Check
     from dreamsr.bench.places import Places
 
-COLUMNS = {
-    "psnr_y": "PSNR-Y",
-    "ssim_y": "SSIM-Y",
-    "psnr_rgb": "PSNR-RGB",
-    "lpips_alex": "LPIPS",
-    "lpips_vgg": "LPIPS-vgg",
-    "lr_psnr": "LR-PSNR",
-    "colour_error": "colour",
-}
-DECIMALS = {"psnr_y": 2, "psnr_rgb": 2, "lr_psnr": 1, "colour_error": 2}
-
 
 def say_verdict(found: Check) -> None:
     """What `--check` found, the deviations in a table."""
@@ -57,31 +46,31 @@ def show(report: Report, json_file: Path | None) -> None:
 
 
 def _show_dataset(data: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
+    from dreamsr.bench.calibration import PUBLISHED, in_words
+    from dreamsr.measure.metrics import PSNR_Y, REPORTED
+
     own = [entry for entry in data["summary"] if entry["dataset"] == dataset["name"]]
-    shown = [name for name in COLUMNS if any(name in entry["metrics"] for entry in own)]
-    many_seeds = any(entry["metrics"]["psnr_y"]["seed_std"] is not None for entry in own)
+    shown = [metric for key, metric in REPORTED.items() if any(key in entry["metrics"] for entry in own)]
+    many_seeds = any(entry["metrics"][PSNR_Y.key]["seed_std"] is not None for entry in own)
     noisy = any(entry["stochasticity"] for entry in own)
     rows = []
     for entry in own:
         head = [entry["method"], _cell(entry["steps"], 0), *([_cell(entry["stochasticity"], 2)] if noisy else [])]
-        means = [_cell(entry["metrics"].get(name, {}).get("mean"), DECIMALS.get(name, 4)) for name in shown]
-        luma = entry["metrics"]["psnr_y"]
+        means = [metric.text(entry["metrics"].get(metric.key, {}).get("mean")) for metric in shown]
+        luma = entry["metrics"][PSNR_Y.key]
         half = None if luma["low"] is None else (luma["high"] - luma["low"]) / 2
-        means[0] += f" ±{_cell(half, 2)}" if half is not None else ""
+        means[0] += f" ±{PSNR_Y.text(half)}" if half is not None else ""
         seeds = [_cell(luma["seed_std"], 3)] if many_seeds else []
         rest = [_cell(entry["seconds_per_megapixel"], 1), _cell(entry["peak_memory_mb"], 0)]
         rows.append([*head, *means, *seeds, *rest])
     title = f"{dataset['name']}: {dataset['images']} pictures; ± is half of PSNR-Y's 95 % interval over pictures"
-    columns = ["method", "steps", *(["stoch."] if noisy else []), *(COLUMNS[name] for name in shown)]
+    columns = ["method", "steps", *(["stoch."] if noisy else []), *(metric.title for metric in shown)]
     columns += [*(["over seeds"] if many_seeds else []), "s/MP", "MB"]
     console.table(columns, rows, title=title)
     for c in data["calibration"]:
         if c["dataset"] == dataset["name"]:
             verdict = "as published" if c["agrees"] else "NOT as published"
-            console.say(
-                f"bicubic by the {c['protocol']} protocol: {c['psnr_y']:.2f} / {c['ssim_y']:.4f}, {verdict} "
-                f"({c['published_psnr_y']:.2f} / {c['published_ssim_y']:.4f})"
-            )
+            console.say(f"bicubic by the {c['protocol']} protocol: {in_words(c)}, {verdict} ({in_words(c, PUBLISHED)})")
 
 
 def _cell(value: float | None, decimals: int) -> str:

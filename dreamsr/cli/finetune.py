@@ -73,9 +73,10 @@ def finetune(
     2,000 steps with DREAM at a low rate unless told otherwise: enough for 10 to 500 pictures. Some of them are held
     out, and measured before and after. Leaves OUT/model.safetensors, which `dreamsr upscale --weights OUT` takes.
     """
+    from dreamsr.data.recipes import degradation_table
     from dreamsr.training.finetune import FINETUNE
     from dreamsr.training.finetune import finetune as finetune_task
-    from dreamsr.training.resolve import altered, data_source, degradation_table, finish_table, name_of
+    from dreamsr.training.resolve import altered, data_source, finish_table, name_of
 
     options = {
         **degradation_table(degradation),
@@ -117,8 +118,8 @@ def _show(report: FinetuneReport) -> None:
         (row.pictures, str(row.steps), _figures(row.bicubic), _figures(row.before), _figures(row.after))
         for row in report.rows
     ]
-    has_lpips = any(row.after.lpips_alex is not None for row in report.rows)
-    title = "PSNR-Y / SSIM-Y" + (" / LPIPS" if has_lpips else "")
+    shown = dict.fromkeys(metric for row in report.rows for metric in row.after.figures)
+    title = " / ".join(metric.title for metric in shown)
     console.table(("pictures", "steps", "bicubic", "before", "after"), rows, title=title)
     for row in report.rows:
         if row.worse:
@@ -126,5 +127,4 @@ def _show(report: FinetuneReport) -> None:
 
 
 def _figures(row: ValidRow) -> str:
-    lpips = "" if row.lpips_alex is None else f" / {row.lpips_alex:.3f}"
-    return f"{row.psnr_y:.2f} / {row.ssim_y:.4f}{lpips}"
+    return " / ".join(metric.text(value) for metric, value in row.figures.items())

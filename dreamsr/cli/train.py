@@ -9,10 +9,11 @@ import typer
 
 from dreamsr.cli import console
 from dreamsr.cli.train_view import train_view
+from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
-    from dreamsr.config import TrainConfig
     from dreamsr.data.sources import DataSource
+    from dreamsr.training.config import TrainConfig
     from dreamsr.training.start import Start as Beginning
 
 DATA, DREAM, RUN, MACHINE = "Data", "DREAM", "Run", "Machine"
@@ -116,6 +117,14 @@ def train(
             rich_help_panel=RUN,
         ),
     ] = None,
+    partial: Annotated[
+        bool,
+        typer.Option(
+            "--partial",
+            help="Train the preset's own net, and take from --weights what fits it by name and shape.",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
     settings: Settings = None,
     dream: Dream = None,
     dream_power: Power = None,
@@ -140,7 +149,9 @@ def train(
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Only say how quick training is here, with DREAM and without.", rich_help_panel=RUN
+            "--dry-run",
+            help="Only say how quick a step is here: plain, with DREAM, finishing.",
+            rich_help_panel=RUN,
         ),
     ] = False,
 ) -> None:
@@ -149,7 +160,8 @@ def train(
     Leaves OUT/model.safetensors, which `dreamsr upscale --weights OUT` takes. Unless told otherwise, everything is as
     the preset says. Stopped by ctrl-C or SIGTERM, a run goes on with --resume.
     """
-    from dreamsr.training.resolve import data_source, degradation_table, finish_table, name_of, resolve
+    from dreamsr.data.recipes import degradation_table
+    from dreamsr.training.resolve import data_source, finish_table, name_of, resolve
     from dreamsr.training.start import load_start
 
     options = {
@@ -168,7 +180,12 @@ def train(
     }
     asked = {"enabled": dream, "power": dream_power, "start": dream_start}
     start = None if weights is None else load_start(weights, on_notice=console.note)
-    config = resolve(preset, settings or (), options, asked, model=None if start is None else start.model)
+    if partial and start is None:
+        raise UsageError("--partial takes over a part of some weights; say which by --weights")
+    model = None if start is None or partial else start.model
+    config = resolve(preset, settings or (), options, asked, model=model)
+    if partial and start is not None:
+        start = start.fitted(config.model, on_notice=console.note)
     if dry_run:
         _try(config, device)
         return
@@ -184,10 +201,14 @@ def _try(config: TrainConfig, device: str) -> None:
     found = try_steps(config, device=device)
     where = f"{found.device}, {found.dtype}" + (f", {found.threads} threads" if found.device == "cpu" else "")
     console.say(f"{config.model.backbone}, {found.parameters:,} parameters, batches of {found.batch_size} ({where})")
-    for name, seconds in (("without DREAM", found.plain_seconds), ("with DREAM", found.dream_seconds)):
-        whole = duration(seconds * config.accumulate * config.max_steps)
+    stages = [("without DREAM", found.plain_seconds, config.finish_start)]
+    stages.append(("with DREAM", found.dream_seconds, config.finish_start))
+    if found.finish_seconds is not None:
+        stages.append(("finishing", found.finish_seconds, config.finish.steps))
+    for name, seconds, steps in stages:
+        whole = duration(seconds * config.accumulate * steps)
         speed = found.batch_size / seconds
-        console.say(f"{name}: {speed:.2f} images/s, {whole} for {config.max_steps:,} steps")
+        console.say(f"{name}: {speed:.2f} images/s, {whole} for {steps:,} steps")
     console.say(f"a step with DREAM takes {found.ratio:.2f} times one without")
 
 

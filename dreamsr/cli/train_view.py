@@ -45,12 +45,12 @@ class TrainView:
     def validation(self, found: Validation) -> None:
         """A validation is done: one line."""
         parts = [
-            f"{row.steps} steps {row.psnr_y:.2f} dB / {row.ssim_y:.4f}"
-            + ("" if row.lpips_alex is None else f" / LPIPS {row.lpips_alex:.3f}")
+            f"{row.steps} steps {' / '.join(metric.text(value) for metric, value in row.figures.items())}"
             for row in (found.bicubic, *found.rows)
         ]
         parts[0] = parts[0].replace("0 steps", "bicubic", 1)
-        console.note(f"validation at step {found.step}, PSNR-Y / SSIM-Y: {'; '.join(parts)}")
+        title = " / ".join(metric.label for metric in found.bicubic.figures)
+        console.note(f"validation at step {found.step}, {title}: {'; '.join(parts)}")
 
 
 @contextmanager

@@ -11,21 +11,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from dreamsr.config import Prediction
 from dreamsr.core.device import Compute
 from dreamsr.core.process import Process, spread
+
+Prediction = Literal["eps", "x0", "v"]
+"""What a net predicts: the noise, the clean image, or v, a mixture of both (Salimans and Ho 2022)."""
 
 
 @dataclass(frozen=True)
 class Condition:
     """What a net knows of one batch of images before the first step.
 
-    y: [B,3,H,W], the enlarged small images. features: [B,C,h,w], or None where the net needs only y.
+    y: [B,3,H,W], the enlarged small images. features: [B,C,h,w] or coarser, or None where the net needs only y.
     """
 
     y: Tensor
@@ -34,26 +36,6 @@ class Condition:
     def detached(self) -> Condition:
         """The same values with y cut from the graph: a process may start from y, not teach it."""
         return replace(self, y=self.y.detach())
-
-
-class Backbone(Protocol):
-    """What a net must offer: it is an `nn.Module` with these members."""
-
-    scale: int
-    """How many times the net enlarges; the most where it is continuous."""
-    continuous: bool
-    """Whether it enlarges by every factor in (1, scale]."""
-    predicts_base: bool
-    """Whether `encode` predicts y with weights of its own, which then want a loss; otherwise y is bicubic."""
-
-    def encode(self, low: Tensor, scale: Fraction | None = None) -> Condition:
-        """low [B,3,h,w] -> what is computed once per image.
-
-        `scale` is for continuous nets: h * scale and w * scale must be whole. None stands for the net's own.
-        """
-
-    def __call__(self, x_t: Tensor, condition: Condition, level: Tensor) -> Tensor:
-        """x_t [B,3,H,W] and noise level [B] -> prediction [B,3,H,W] in the net's own terms."""
 
 
 REFERENCE = Compute(torch.device("cpu"), torch.float32, "cpu and float32, the reference")
@@ -75,7 +57,7 @@ class Denoiser:
         self.compute = compute
 
     def condition(self, low: Tensor, scale: Fraction | None = None) -> Condition:
-        """low [B,3,h,w] in [-1,1] -> what every step shares; `scale` as in `Backbone.encode`."""
+        """low [B,3,h,w] in [-1,1] -> what every step shares; `scale` is for continuous nets, None for the net's own."""
         with self.compute.autocast():
             condition: Condition = self.net.encode(low, scale)  # type: ignore[operator]
         return condition

@@ -16,11 +16,49 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from dreamsr.config import ProcessConfig
+from dreamsr.config import require
+
+
+@dataclass(frozen=True)
+class ProcessConfig:
+    """How an image becomes noise.
+
+    kind: the family, "gaussian" or "residual".
+    timesteps: T, how many whole times there are above 0.
+    schedule: of the Gaussian family "linear" (in beta) or "cosine"; of the residual one "linear" (sqrt(eta) = t/T) or
+        "geometric" (ResShift's).
+    beta_first, beta_last: beta at t = 1 and t = T of the linear Gaussian schedule.
+    kappa: the residual family's noise where eta = 1, a standard deviation in units of a [-1,1] image.
+    sqrt_eta_first, sqrt_eta_last: sqrt(eta) at t = 1 and t = T of the geometric schedule.
+    geometric_power: its shape; below 1 it rises early (ResShift's p).
+    """
+
+    kind: Literal["gaussian", "residual"] = "residual"
+    timesteps: int = 1000
+    schedule: Literal["linear", "cosine", "geometric"] = "linear"
+    beta_first: float = 1e-6
+    beta_last: float = 1e-2
+    kappa: float = 0.125
+    sqrt_eta_first: float = 0.02
+    sqrt_eta_last: float = 0.99
+    geometric_power: float = 0.3
+
+    def __post_init__(self) -> None:
+        require(1 <= self.timesteps <= 100_000, "process.timesteps", self.timesteps, "1..100000")
+        require(0 < self.kappa < math.inf, "process.kappa", self.kappa, "above 0 and finite")
+        require(0 < self.beta_first <= self.beta_last < 1, "process.beta_first", self.beta_first, "in (0, beta_last]")
+        roots = 0 < self.sqrt_eta_first < self.sqrt_eta_last <= 1
+        require(roots, "process.sqrt_eta_first", self.sqrt_eta_first, "in (0, sqrt_eta_last), both at most 1")
+        power = self.geometric_power
+        require(0 < power < math.inf, "process.geometric_power", power, "above 0 and finite")
+        allowed = ("linear", "cosine") if self.kind == "gaussian" else ("linear", "geometric")
+        require(self.schedule in allowed, "process.schedule", self.schedule, f"one of {', '.join(allowed)}")
 
 
 class Process(ABC):

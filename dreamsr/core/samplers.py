@@ -7,12 +7,14 @@ One loop: `stochasticity` 0 is deterministic (DDIM and its residual analogue), 1
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from dreamsr.core.denoiser import Condition, Denoiser
+from dreamsr.core.pixels import match_low_frequencies
 
 NoiseSource = Callable[[int], Tensor]
 """step number -> N(0,1) noise [B,3,H,W]; number 0 is the start, number i the noise added after step i."""
@@ -70,6 +72,40 @@ def sample(
         if on_step is not None:
             on_step(i + 1, x0_hat)
     return x
+
+
+def restore(
+    denoiser: Denoiser,
+    low: Tensor,
+    *,
+    steps: int,
+    noise: NoiseSource,
+    scale: Fraction | None = None,
+    stochasticity: float = 0.0,
+    fidelity: float = 0.0,
+    match: bool = False,
+    on_step: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """low [B,3,h,w] in [-1,1] -> x0 [B,3,H,W]: what is known once per image, then the walk back.
+
+    `scale` is for continuous nets, None for the net's own. `fidelity` moves the result to the first step's estimate,
+    which is the most faithful: 1 is that alone. `match` holds its low frequencies to those of `low`. `on_step` hears 0
+    and y, then what that of `sample` does.
+    """
+    condition = denoiser.condition(low, scale)
+    first: list[Tensor] = []
+
+    def hear(number: int, estimate: Tensor) -> None:
+        if number == 1 and fidelity > 0:
+            first.append(estimate)
+        if on_step is not None:
+            on_step(number, estimate)
+
+    hear(0, condition.y)
+    image = sample(denoiser, condition, steps=steps, noise=noise, stochasticity=stochasticity, on_step=hear)
+    if first:
+        image = torch.lerp(image, first[0], fidelity)
+    return match_low_frequencies(image, low, scale=scale or denoiser.scale) if match else image
 
 
 def extrapolation(denoiser: Denoiser, before: Tensor, now: Tensor, after: Tensor) -> float:

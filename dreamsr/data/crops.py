@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dreamsr.config import TrainConfig
 from dreamsr.core.noise import seed_of
 from dreamsr.core.pixels import to_tensor
 from dreamsr.data.degradation import degrade_photo
 from dreamsr.data.photo_files import Photos
+from dreamsr.data.settings import CropConfig
 from dreamsr.data.window import Photo, cut_large, cut_pair, inner, shrunk_size
-from dreamsr.drawing.drawn import draw_picture, is_drawn
+from dreamsr.drawing.drawn import draw_picture, drawn_side_px, is_drawn
 from dreamsr.drawing.fonts import Font
 
 JPEG_BLOCK_PX = 8
@@ -49,12 +49,10 @@ class CropPairs(Protocol):
 class PhotoPairs:
     """Crops of photos, with small images made here: by MATLAB's bicubic, or damaged as config.photo says.
 
-    The photo is first shrunk by one of `shrink_factors` (photos are softer at full size than the pictures people
-    enlarge). Of `crop_candidates` places the one with most detail is taken. config.drawn_share of the crops are cut
-    from pictures drawn with the fonts `drawn_with`, and not turned.
+    config.drawn_share of the crops are cut from pictures drawn with the fonts `drawn_with`, and not turned.
     """
 
-    def __init__(self, photos: Photos, config: TrainConfig, drawn_with: Sequence[Font] = ()) -> None:
+    def __init__(self, photos: Photos, config: CropConfig, drawn_with: Sequence[Font] = ()) -> None:
         self.photos = photos
         self.config = config
         self.refused = photos.refused
@@ -70,13 +68,13 @@ class PhotoPairs:
         return hashlib.sha256("\n".join((found, *self.fonts)).encode()).hexdigest() if self.fonts else found
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        drawn = is_drawn(self.config, number)
+        seed, scale, side = self.config.seed, self.config.scale, self.config.crop_low_px
+        drawn = is_drawn(seed, number, share=self.config.drawn_share)
         if drawn:
-            photo = draw_picture(self.config, number, self.drawn_with)
+            photo = draw_picture(seed, number, drawn_side_px(side, scale), self.drawn_with)
         else:
-            photo = self.photos.photo_for(self.config.seed, number)
-        draw = crop_draws(self.config.seed, number)
-        scale, side = self.config.model.scale, self.config.crop_low_px
+            photo = self.photos.photo_for(seed, number)
+        draw = crop_draws(seed, number)
         factor = self._factor(draw, min(photo.shape[:2]))
         height, width = (n // scale for n in shrunk_size(photo, factor, multiple=scale))
         green = photo[:: factor * scale, :: factor * scale, 1][:height, :width]
@@ -90,7 +88,7 @@ class PhotoPairs:
 
     def _factor(self, draw: np.random.Generator, short_side_px: int) -> int:
         """One of the factors at which the photo still holds a crop; 1 where none does."""
-        need = smallest_side_px(self.config)
+        need = self.config.smallest_side_px
         fitting = [factor for factor in self.config.shrink_factors if short_side_px >= need * factor]
         return int(draw.choice(fitting)) if fitting else 1
 
@@ -98,7 +96,7 @@ class PhotoPairs:
         self, draw: np.random.Generator, photo: Photo, factor: int, top: int, left: int
     ) -> tuple[Photo, Photo]:
         """(low, large). The margin varies, or every crop would begin with a whole JPEG block."""
-        scale, side = self.config.model.scale, self.config.crop_low_px
+        scale, side = self.config.scale, self.config.crop_low_px
         above, before = (DAMAGE_MARGIN_LOW_PX + int(n) for n in draw.integers(JPEG_BLOCK_PX, size=2))
         large, (above, before) = cut_large(
             photo, factor=factor, scale=scale, top=top, left=left, side=side, margin=(above, before)
@@ -106,11 +104,6 @@ class PhotoPairs:
         seed = int(draw.integers(2**63))
         low = degrade_photo(large, scale=scale, config=self.config.photo, seed=seed)
         return inner(low, above, before, side), inner(large, scale * above, scale * before, scale * side)
-
-
-def smallest_side_px(config: TrainConfig) -> int:
-    """The shortest side of a photo that still holds one crop."""
-    return config.crop_low_px * config.model.scale
 
 
 def crop_draws(seed: int, number: int) -> np.random.Generator:

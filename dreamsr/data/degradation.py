@@ -16,7 +16,7 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamsr.config import PhotoConfig
+from dreamsr.data.settings import PhotoConfig
 from dreamsr.data.window import shrunk_window
 
 Image = NDArray[np.float32]

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dreamsr.config import TrainConfig
-from dreamsr.data.crops import crop_draws, most_detailed_place, smallest_side_px, turned
+from dreamsr.data.crops import crop_draws, most_detailed_place, turned
 from dreamsr.data.photo_files import PhotoCache, PhotoFile, fingerprint_of
 from dreamsr.data.scan import FULL_CHECK_PHOTOS, OnScan, in_parallel, nothing_usable, pictures_below
+from dreamsr.data.settings import CropConfig
 from dreamsr.data.window import Photo, inner
 from dreamsr.errors import DataError, ImageError, printable
 
@@ -35,7 +35,7 @@ class Twin:
 class TwinPairs:
     """Pairs cut from twins; neither shrunk nor damaged further. Otherwise as `pairs.PhotoPairs`."""
 
-    def __init__(self, twins: Sequence[Twin], refused: list[str], config: TrainConfig, *, cache_bytes: int = 0) -> None:
+    def __init__(self, twins: Sequence[Twin], refused: list[str], config: CropConfig, *, cache_bytes: int = 0) -> None:
         self.twins = list(twins)
         self.refused = refused
         self.fonts: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ class TwinPairs:
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         index = int(np.random.default_rng([self.config.seed, number]).integers(len(self.twins)))
         draw = crop_draws(self.config.seed, number)
-        scale, side = self.config.model.scale, self.config.crop_low_px
+        scale, side = self.config.scale, self.config.crop_low_px
         low = self._cache.read(self.twins[index].low, side)
         large = self._cache.read(self.twins[index].large, scale * side)
         height, width = (min(n, m // scale) for n, m in zip(low.shape[:2], large.shape[:2], strict=True))
@@ -64,7 +64,7 @@ class TwinPairs:
 def open_twins(
     hr: Path,
     lr: Path,
-    config: TrainConfig,
+    config: CropConfig,
     *,
     exclude: frozenset[str] = frozenset(),
     cache_bytes: int = 0,
@@ -90,7 +90,7 @@ def open_twins(
     refused = [str(problem) for problem in results if isinstance(problem, ImageError)]
     sound = [twin for twin, problem in zip(twins, results, strict=True) if problem is None]
     if not sound:
-        raise nothing_usable(printable(hr), refused, min_side_px=smallest_side_px(config))
+        raise nothing_usable(printable(hr), refused, min_side_px=config.smallest_side_px)
     return TwinPairs(sound, refused, config, cache_bytes=cache_bytes)
 
 
@@ -143,9 +143,9 @@ def _details(photo: Photo, side: int) -> NDArray[np.float32]:
     return np.asarray(details - details.mean(), np.float32)
 
 
-def _problem(twin: Twin, config: TrainConfig, *, complete: bool) -> DataError | ImageError | None:
+def _problem(twin: Twin, config: CropConfig, *, complete: bool) -> DataError | ImageError | None:
     """Why a pair cannot be used: ImageError for one file, DataError where the two do not fit each other."""
-    scale, side = config.model.scale, config.crop_low_px
+    scale, side = config.scale, config.crop_low_px
     try:
         if complete:
             large, low = twin.large.decoded(), twin.low.decoded()

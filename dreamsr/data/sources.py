@@ -6,11 +6,11 @@ import glob
 from dataclasses import dataclass
 from pathlib import Path
 
-from dreamsr.config import TrainConfig
-from dreamsr.data.crops import CropPairs, PhotoPairs, smallest_side_px
+from dreamsr.data.crops import CropPairs, PhotoPairs
 from dreamsr.data.paired import open_twins
 from dreamsr.data.photo_files import PhotoFile, StoredPhotos
 from dreamsr.data.scan import OnScan, nothing_usable, pictures_below, usable
+from dreamsr.data.settings import CropConfig
 from dreamsr.data.shards import photos_in_shards
 from dreamsr.data.stream import PREFIX, StreamedPhotos
 from dreamsr.drawing.fonts import found_fonts
@@ -44,7 +44,7 @@ class DataSource:
 
 def open_source(
     source: DataSource,
-    config: TrainConfig,
+    config: CropConfig,
     *,
     workers: int = 0,
     cache_bytes: int = CACHE_BYTES,
@@ -67,7 +67,7 @@ def open_source(
         return open_twins(
             source.hr, source.lr, config, exclude=source.exclude, cache_bytes=room, on_progress=on_progress
         )
-    need, fonts = smallest_side_px(config), found_fonts() if config.drawn_share else ()
+    need, fonts = config.smallest_side_px, found_fonts() if config.drawn_share else ()
     if source.data.startswith(PREFIX):
         if source.exclude:
             raise UsageError(f"{printable(source.data)}: pictures cannot be left out of a stream by name")

@@ -1,6 +1,6 @@
 """Drawn training pictures: text, screens, line art and pixel art, which photos lack and people enlarge.
 
-Each is a pure function of (config.seed, number, fonts), as large as one crop and its surroundings.
+Each is a pure function of (seed, number, side_px, fonts), as large as one crop and its surroundings.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dreamsr.config import TrainConfig
 from dreamsr.core.noise import seed_of
 from dreamsr.core.pixels import Pixels
 from dreamsr.drawing.canvas import Canvas
@@ -39,19 +38,19 @@ ROOM_LOW_PX = 24
 """By how much a drawn picture is larger than a crop, in px of the small image: damage reaches so far around it."""
 
 
-def is_drawn(config: TrainConfig, number: int) -> bool:
-    """Whether crop `number` is cut from a drawn picture; config.drawn_share of all are."""
-    draw = np.random.default_rng(seed_of(config.seed, number, 3))
-    return bool(draw.random() < config.drawn_share)
+def is_drawn(seed: int, number: int, *, share: float) -> bool:
+    """Whether crop `number` is cut from a drawn picture; `share` of all are."""
+    draw = np.random.default_rng(seed_of(seed, number, 3))
+    return bool(draw.random() < share)
 
 
-def draw_picture(config: TrainConfig, number: int, fonts: Sequence[Font]) -> Pixels:
-    """The drawn picture [n,n,3] that crop `number` is cut from, of any kind."""
-    draw = np.random.default_rng(seed_of(config.seed, number, 4))
-    return np.array(KINDS[int(draw.integers(len(KINDS)))](Canvas(draw, drawn_side_px(config), fonts)), np.uint8)
+def draw_picture(seed: int, number: int, side_px: int, fonts: Sequence[Font]) -> Pixels:
+    """The drawn picture [side_px,side_px,3] that crop `number` is cut from, of any kind."""
+    draw = np.random.default_rng(seed_of(seed, number, 4))
+    return np.array(KINDS[int(draw.integers(len(KINDS)))](Canvas(draw, side_px, fonts)), np.uint8)
 
 
-def drawn_side_px(config: TrainConfig) -> int:
+def drawn_side_px(crop_low_px: int, scale: int) -> int:
     """A crop and room about it; less than two crops, so that none can be shrunk: a pixel as drawn is one as learnt."""
-    crop = config.crop_low_px * config.model.scale
-    return min(crop + ROOM_LOW_PX * config.model.scale, 2 * crop - 1)
+    crop = crop_low_px * scale
+    return min(crop + ROOM_LOW_PX * scale, 2 * crop - 1)

@@ -10,9 +10,11 @@ import torch
 
 from dreamsr.core.pixels import Pixels, to_tensor
 from dreamsr.errors import UsageError
+from dreamsr.measure.metrics import LPIPS_ALEX, LPIPS_VGG
 
 Net = Literal["alex", "vgg"]
-NETS: tuple[Net, ...] = ("alex", "vgg")
+NETS: dict[Net, str] = {"alex": LPIPS_ALEX.key, "vgg": LPIPS_VGG.key}
+"""Network -> the key of its metric."""
 INSTALL = 'pip install "dreamsr[lpips]"'
 
 
@@ -26,9 +28,9 @@ class Perceptual:
         unknown = [net for net in wanted if net not in NETS]
         if unknown:
             raise UsageError(f"--lpips is {unknown[0]!r}, but it must be among {', '.join(NETS)}, or none")
-        self._metrics: dict[str, Any] = {}
-        problems: dict[str, str] = {}
-        for net in wanted:
+        self._metrics: dict[Net, Any] = {}
+        problems: dict[Net, str] = {}
+        for net in (net for net in NETS if net in wanted):
             try:
                 self._metrics[net] = _load(net)
             except (ImportError, RuntimeError, OSError, AttributeError) as error:
@@ -37,12 +39,17 @@ class Perceptual:
         self.missing = ""
         if problems:
             reasons = "; ".join(dict.fromkeys(problems.values()))
-            names = " and ".join(f"lpips_{net}" for net in problems)
+            names = " and ".join(NETS[net] for net in problems)
             self.missing = f"no {names} ({reasons})"
 
     def __call__(self, image: Pixels, truth: Pixels) -> dict[str, float]:
-        """[H,W,3] uint8 twice -> {"lpips_alex": ..., "lpips_vgg": ...}, only nets that work here."""
-        return {f"lpips_{net}": self._one(metric, image, truth) for net, metric in self._metrics.items()}
+        """[H,W,3] uint8 twice -> key of the metric -> figure, only nets that work here."""
+        return {NETS[net]: self._one(metric, image, truth) for net, metric in self._metrics.items()}
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of the metrics that there are here."""
+        return tuple(NETS[net] for net in self.nets)
 
     def _one(self, metric: Any, image: Pixels, truth: Pixels) -> float:
         with torch.inference_mode(), warnings.catch_warnings():

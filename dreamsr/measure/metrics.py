@@ -2,12 +2,18 @@
 
 Images here are [3,H,W] (or a plane [H,W]) in float64 on 0..255, not [-1,1]: the published figures are defined
 on 8-bit files, and rounding belongs to the protocol.
+
+METRICS is the one place where a metric is named, titled, rounded and said to be good high or low. A new one is one
+more entry there: tables, reports, pages and curves follow.
 """
 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dreamsr.core import resize
+from dreamsr.core.pixels import Pixels
 
 PEAK = 255.0
 LUMA_WEIGHTS = (65.481, 128.553, 24.966)
@@ -110,3 +117,123 @@ def colour_error(image: Tensor, truth: Tensor, block_px: int = COLOUR_BLOCK_PX) 
     difference = (image.double() - truth.double())[None]  # [1,3,H,W]
     means = functional.avg_pool2d(difference, block_px, ceil_mode=True, count_include_pad=False)
     return float(means.abs().mean())
+
+
+def low_error(image: Tensor, low: Tensor, scale: int) -> float:
+    """Consistency as in DREAM's tables: squared error on [0,1] between the shrunk `image` and `low`, times 1e5."""
+    return float((resize.shrink(image, scale) - low).square().mean()) / PEAK**2 * 1e5
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A result beside its truth: all that a metric may look at.
+
+    pixels and truth [s*h,s*w,3] uint8, pixels None where only luma was enlarged; low [3,h,w] on 0..255. The planes
+    `luma` and `true_luma` have lost their border of `scale` px.
+    """
+
+    pixels: Pixels | None
+    truth: Pixels
+    low: Tensor
+    scale: int
+    luma: Tensor
+    true_luma: Tensor
+
+    @classmethod
+    def of(cls, pixels: Pixels, truth: Pixels, low: Tensor, scale: int) -> Comparison:
+        """On MATLAB's luma, not rounded."""
+        return cls(pixels, truth, low, scale, *(shave(luma(planes(one)), scale) for one in (pixels, truth)))
+
+    @cached_property
+    def image(self) -> Tensor:
+        """[3,s*h,s*w] on 0..255."""
+        assert self.pixels is not None
+        return planes(self.pixels)
+
+    @cached_property
+    def true_image(self) -> Tensor:
+        """[3,s*h,s*w] on 0..255."""
+        return planes(self.truth)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure: its `key` in reports and logs, `title` and `unit` for readers, and how many `decimals` say all.
+
+    `words` say how it is measured, {scale} being filled in. `agrees_within`: by how much a repeated measurement may
+    differ. `compute` is None for what a network gives; `on_luma` tells that luma alone is enough for it.
+    """
+
+    key: str
+    title: str
+    unit: str
+    decimals: int
+    better: Literal["higher", "lower"]
+    agrees_within: float
+    words: str
+    compute: Callable[[Comparison], float] | None = None
+    on_luma: bool = False
+
+    @property
+    def lower_is_better(self) -> bool:
+        return self.better == "lower"
+
+    @property
+    def label(self) -> str:
+        """Title and unit, for an axis."""
+        return f"{self.title}, {self.unit}" if self.unit else self.title
+
+    @property
+    def heading(self) -> str:
+        """Title, unit and an arrow to where it is better."""
+        return f"{self.title} {self.unit}".rstrip() + (" ↓" if self.lower_is_better else " ↑")
+
+    def text(self, value: float | None) -> str:
+        """A figure as it is shown, "" for None."""
+        return "" if value is None else f"{value:.{self.decimals}f}"
+
+
+def _psnr_rgb(found: Comparison) -> float:
+    return psnr(shave(found.image, found.scale), shave(found.true_image, found.scale))
+
+
+PSNR_Y = Metric(
+    "psnr_y", "PSNR-Y", "dB", 2, "higher", 0.005, "dB, peak 255, on luma, {scale} px border shaved",
+    lambda found: psnr(found.luma, found.true_luma), on_luma=True,
+)  # fmt: skip
+SSIM_Y = Metric(
+    "ssim_y", "SSIM-Y", "", 4, "higher", 0.0005,
+    "11x11 Gaussian, sigma 1.5, valid windows, on luma, {scale} px border shaved",
+    lambda found: ssim(found.luma, found.true_luma), on_luma=True,
+)  # fmt: skip
+PSNR_RGB = Metric(
+    "psnr_rgb", "PSNR-RGB", "dB", 2, "higher", 0.005,
+    "dB, peak 255, over R, G and B together, {scale} px border shaved", _psnr_rgb,
+)  # fmt: skip
+LPIPS_ALEX = Metric("lpips_alex", "LPIPS", "", 4, "lower", 0.0005, "v0.1, RGB in [-1,1], whole image; network alex")
+LPIPS_VGG = Metric("lpips_vgg", "LPIPS-vgg", "", 4, "lower", 0.0005, "v0.1, RGB in [-1,1], whole image; network vgg")
+LR_PSNR = Metric(
+    "lr_psnr", "LR-PSNR", "dB", 2, "higher", 0.05,
+    "dB, RGB, between the result shrunk by MATLAB's bicubic to 8 bit and the small image",
+    lambda found: low_psnr(found.image, found.low, found.scale),
+)  # fmt: skip
+COLOUR_ERROR = Metric(
+    "colour_error", "colour error", "", 2, "lower", 0.005,
+    f"grey levels, mean |difference of {COLOUR_BLOCK_PX} px block means|",
+    lambda found: colour_error(found.image, found.true_image),
+)  # fmt: skip
+CONSISTENCY = Metric(
+    "consistency", "consistency x 1e5", "", 1, "lower", 0.5,
+    "squared error on [0,1] between the result shrunk by MATLAB's bicubic and the small image, times 1e5",
+    lambda found: low_error(found.image, found.low, found.scale),
+)  # fmt: skip
+
+METRICS = {
+    metric.key: metric
+    for metric in (PSNR_Y, SSIM_Y, PSNR_RGB, LPIPS_ALEX, LPIPS_VGG, LR_PSNR, COLOUR_ERROR, CONSISTENCY)
+}
+REPORTED = {key: metric for key, metric in METRICS.items() if metric is not CONSISTENCY}
+"""Those of `dreamsr bench`: LR-PSNR says the same as consistency."""

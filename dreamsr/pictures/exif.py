@@ -4,7 +4,6 @@ Blocks are corrected in place rather than written anew, since makers' notes hold
 Source: CIPA DC-008 (Exif 3.0), sections 4.5 and 4.6.
 """
 
-import re
 import struct
 from collections.abc import Mapping
 
@@ -152,11 +151,6 @@ def tiff_tags(exif: bytes | None) -> tuple[ByteOrder, Mapping[int, Node]]:
     if layout is None:
         return "<", {}
     return layout.order, {tag: node for tag, node in read_tree(block, layout, first).items() if tag in DESCRIPTIVE}
-
-
-def upright_xmp(xmp: bytes) -> bytes:
-    """The packet with its orientation, where it states one, set to 1."""
-    return re.sub(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)[0-9]", rb"\g<1>1", xmp)
 
 
 def _opened(exif: bytes | None) -> tuple[Layout | None, int, bytes]:

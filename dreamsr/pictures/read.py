@@ -5,19 +5,24 @@ import io
 import struct
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFile
 
 from dreamsr.errors import ImageError
+from dreamsr.pictures import heic
 from dreamsr.pictures.colour import profile_of, refuse_hdr
-from dreamsr.pictures.exif import exif_from_tiff, kept_exif, orientation_of, upright_xmp
+from dreamsr.pictures.decoding.planes import interleaved, is_planar, main_page
+from dreamsr.pictures.exif import exif_from_tiff, kept_exif, orientation_of
 from dreamsr.pictures.icc import cmyk_to_rgb
+from dreamsr.pictures.inscriptions import comments_of, resources_of, texts_of
+from dreamsr.pictures.losses import not_read
 from dreamsr.pictures.opening import all_bytes, decoding, format_of, name_of, opened, refuse_frames, stream_of
 from dreamsr.pictures.picture import Array, Metadata, Picture, PictureInfo
-from dreamsr.pictures.planes import interleaved, is_planar, main_page
 from dreamsr.pictures.tiff import BITS, PHOTOMETRIC, XMP, read_directory, read_header
+from dreamsr.pictures.xmp import true_xmp, upright_xmp
 
 DEFAULT_MAX_PIXELS = 178_956_970
 HEAD_BYTES = 1 << 20  # where files say what their colours mean
@@ -34,11 +39,15 @@ def read_picture(source: Path | str | bytes, *, max_pixels: int = DEFAULT_MAX_PI
     with decoding(name):
         image, data = _opened_whole(data, name, max_pixels)
         samples = _deep_samples(image, data, name, max_pixels)
+        is_deep = ";16" in _raw_mode(image)
         _load(image)
         pixels, alpha = _colour_and_alpha(image, samples, _png_bits(data), name)
         exif, xmp = _exif_and_xmp(image, data)
         icc = profile_of(image, data, exif, is_grey=pixels.shape[2] == 1, name=name)
-        return _upright(image, pixels, alpha, Metadata(icc, exif, xmp))
+        found = Metadata(icc, exif, xmp, texts_of(data), comments_of(image), resources_of(image, data))
+        picture = _upright(image, pixels, alpha, found)
+        notes = not_read(image, data, is_deep=is_deep, dtype=pixels.dtype)
+        return replace(picture, notes=(*notes, *picture.notes))
 
 
 def probe_picture(source: Path | str | bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> PictureInfo:
@@ -52,11 +61,8 @@ def probe_picture(source: Path | str | bytes, *, max_pixels: int = DEFAULT_MAX_P
         exif = image.info.get("exif")
         turn = orientation_of(exif if isinstance(exif, bytes) and image.format != "TIFF" else None)
         width, height = image.size if turn not in (5, 6, 7, 8) else image.size[::-1]
-        deep = (
-            image.mode.startswith("I")
-            or ";16" in _raw_mode(image)
-            or getattr(image, "tag_v2", {}).get(BITS, ())[:1] == (16,)
-        )
+        deep = image.mode.startswith("I") or ";16" in _raw_mode(image) or image.info.get("bit_depth", 8) > 8
+        deep = deep or getattr(image, "tag_v2", {}).get(BITS, ())[:1] == (16,)
         return PictureInfo(format_of(image), width, height, image.mode, 16 if deep else 8)
 
 
@@ -83,7 +89,7 @@ def from_pil(image: Image.Image) -> Picture:
         pixels, alpha = _colour_and_alpha(image, None, 8, name)
         exif, xmp = exif if isinstance(exif, bytes) else None, xmp if isinstance(xmp, bytes) else None
         icc = profile_of(image, b"", exif, is_grey=pixels.shape[2] == 1, name=name)
-        return _upright(image, pixels, alpha, Metadata(icc, exif, xmp))
+        return _upright(image, pixels, alpha, Metadata(icc, exif, xmp, comments=comments_of(image)))
 
 
 def _opened_whole(data: bytes, name: str, max_pixels: int) -> tuple[ImageFile.ImageFile, bytes]:
@@ -126,6 +132,8 @@ def _deep_samples(image: ImageFile.ImageFile, data: bytes, name: str, max_pixels
 
     Pillow has no such mode: it unpacks either the first or the second byte of each sample, so both are asked for.
     """
+    if image.format == heic.PLUGIN:
+        return heic.deep_samples(image, data)
     raw = _raw_mode(image)
     layout, _, order = raw.partition(";16")
     if image.mode not in ("RGB", "RGBA") or not order:
@@ -238,13 +246,10 @@ def _upright(image: Image.Image, pixels: Array, alpha: Array | None, found: Meta
     """The picture turned as its EXIF says, with what was `found` beside it made true of that."""
     turn = orientation_of(found.exif)
     pixels_turn = 1 if image.format == "TIFF" else turn  # Pillow has turned those
-    metadata = Metadata(
-        icc=found.icc,
-        exif=kept_exif(found.exif),
-        xmp=upright_xmp(found.xmp) if found.xmp and turn != 1 else found.xmp or None,
-    )
-    alpha = None if alpha is None else _turned(alpha, pixels_turn)
-    return Picture(_turned(pixels, pixels_turn), alpha, metadata, format_of(image))
+    pixels, alpha = _turned(pixels, pixels_turn), None if alpha is None else _turned(alpha, pixels_turn)
+    xmp, notes = true_xmp(found.xmp, pixels.shape[1], pixels.shape[0]) if found.xmp else (None, ())
+    metadata = replace(found, exif=kept_exif(found.exif), xmp=upright_xmp(xmp) if xmp and turn != 1 else xmp)
+    return Picture(pixels, alpha, metadata, format_of(image), notes)
 
 
 def _turned(array: Array, orientation: int) -> Array:

@@ -3,6 +3,8 @@
 import io
 import struct
 import zlib
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,19 @@ from PIL import Image, PngImagePlugin
 
 from dreamsr.disk import write_bytes_atomically
 from dreamsr.errors import DreamsrError, OutputError, UsageError
+from dreamsr.pictures import heic
 from dreamsr.pictures.exif import PREFIX, exif_as_srgb, exif_for_size, tiff_tags, without_orientation
 from dreamsr.pictures.icc import is_srgb, to_srgb
+from dreamsr.pictures.inscriptions import jpeg_segments, png_texts, tiff_entries
 from dreamsr.pictures.picture import FORMATS, KEEPS_ALPHA, Array, Metadata, Picture, format_for, loses_depth, to_8_bit
 from dreamsr.pictures.png import SIGNATURE, chunk
 from dreamsr.pictures.tiff import BYTE, ICC, UNDEFINED, XMP, Entry, Node, encode_tiff
+from dreamsr.pictures.xmp import upright_xmp, xmp_for_size
 
-DEFAULT_QUALITY = {"JPEG": 95, "WEBP": 90, "AVIF": 90}
-# Longest side in px. AVIF: the limit to which decoders, Pillow's among them, will follow.
-MAX_SIDE_PX = {"PNG": 2**31 - 1, "JPEG": 65_535, "WEBP": 16_383, "TIFF": 2**32 - 1, "BMP": 2**31 - 1, "AVIF": 32_768}
+DEFAULT_QUALITY = {"JPEG": 95, "WEBP": 90, "AVIF": 90, "HEIC": 90}
+# Longest side in px. AVIF, HEIC: the limit to which decoders, Pillow's among them, will follow.
+MAX_SIDE_PX = {"PNG": 2**31 - 1, "JPEG": 65_535, "WEBP": 16_383, "TIFF": 2**32 - 1, "BMP": 2**31 - 1}
+MAX_SIDE_PX |= {"AVIF": 32_768, "HEIC": 32_768}
 MAX_AVIF_PIXELS = 16_384 * 16_384
 MAX_BMP_BYTES = 2**32 - 2048
 PNG_LEVEL = 4
@@ -43,7 +49,7 @@ def write_picture(
 def encode_picture(picture: Picture, *, format: str, quality: int | None = None, strip: bool = False) -> bytes:
     """`picture` as a file of `format`, a key of FORMATS.
 
-    quality  1 to 100, for JPEG (95), WEBP (90; 100 is lossless) and AVIF (90); PNG, TIFF and BMP are always exact
+    quality  1 to 100, for JPEG (95), WEBP (90; 100 is lossless), AVIF and HEIC (90); the others are always exact
     strip    leave out EXIF, XMP and ICC; pixels of another colour space are turned into sRGB first
     """
     if quality is not None and not 1 <= quality <= 100:
@@ -52,7 +58,7 @@ def encode_picture(picture: Picture, *, format: str, quality: int | None = None,
         raise OutputError(f"{format} cannot be written; use one of {', '.join(FORMATS)}.")
     _check_size(picture, format)
     picture = _for_format(picture, format, strip)
-    encoders = {"PNG": _png, "JPEG": _jpeg, "WEBP": _webp, "TIFF": _tiff, "BMP": _bmp, "AVIF": _avif}
+    encoders = {"PNG": _png, "JPEG": _jpeg, "WEBP": _webp, "TIFF": _tiff, "BMP": _bmp, "AVIF": _avif, "HEIC": _heic}
     try:
         return encoders[format](picture, quality or DEFAULT_QUALITY.get(format, 0))
     except DreamsrError:
@@ -76,7 +82,9 @@ def to_pil(picture: Picture) -> Image.Image:
     """A picture for Pillow with its metadata in `info`; modes as in `to_image`."""
     image = to_image(picture)
     metadata = picture.metadata
-    for key, value in (("icc_profile", metadata.icc), ("exif", metadata.exif), ("xmp", metadata.xmp)):
+    comment = metadata.comments[0] if metadata.comments else None
+    given = {"icc_profile": metadata.icc, "exif": metadata.exif, "xmp": metadata.xmp, "comment": comment}
+    for key, value in given.items():
         if value:
             image.info[key] = value
     return image
@@ -117,14 +125,17 @@ def _for_format(picture: Picture, format: str, strip: bool) -> Picture:
         return Picture(pixels, alpha, Metadata(), picture.format)
     exif = exif_for_size(metadata.exif, picture.width, picture.height) if metadata.exif else None
     exif = exif_as_srgb(exif) if exif and is_converted else exif
-    return Picture(pixels, alpha, Metadata(icc, exif, metadata.xmp), picture.format)
+    xmp = xmp_for_size(metadata.xmp, picture.width, picture.height) if metadata.xmp else None
+    return Picture(pixels, alpha, replace(metadata, icc=icc, exif=exif, xmp=xmp), picture.format)
 
 
 def _holds_profile(format: str, icc: bytes, pixels: Array, alpha: Array | None) -> bool:
     if format == "BMP" or (format == "JPEG" and len(icc) > JPEG_ICC_BYTES):
         return False
     # Where grey has to be written as RGB, a profile for grey would not fit any more.
-    becomes_rgb = format == "WEBP" or (alpha is not None and (format == "AVIF" or _is_deep_tiff(format, pixels)))
+    becomes_rgb = format == "WEBP" or (
+        alpha is not None and (format in ("AVIF", "HEIC") or _is_deep_tiff(format, pixels))
+    )
     return not (pixels.shape[2] == 1 and becomes_rgb)
 
 
@@ -163,7 +174,8 @@ def _jpeg(picture: Picture, quality: int) -> bytes:
             metadata.xmp if metadata.xmp and len(metadata.xmp) <= JPEG_XMP_BYTES else None,
         )
     )
-    return _saved(to_image(picture), "JPEG", {"quality": quality, "subsampling": 0, **options})
+    extra = jpeg_segments(metadata)
+    return _saved(to_image(picture), "JPEG", {"quality": quality, "subsampling": 0, "extra": extra, **options})
 
 
 def _webp(picture: Picture, quality: int) -> bytes:
@@ -182,6 +194,15 @@ def _avif(picture: Picture, quality: int) -> bytes:
     return _saved(image, "AVIF", {"quality": quality, "subsampling": subsampling, **options})
 
 
+def _heic(picture: Picture, quality: int) -> bytes:
+    heic.register()
+    metadata = picture.metadata
+    # The encoder would turn the picture as XMP says.
+    metadata = replace(metadata, xmp=upright_xmp(metadata.xmp) if metadata.xmp else None)
+    options = {"quality": quality, "subsampling": "4:4:4", **_embedded(metadata)}
+    return _saved(to_image(picture), heic.PLUGIN, options)
+
+
 def _bmp(picture: Picture, quality: int) -> bytes:  # noqa: ARG001 (all encoders take the same)
     return _saved(to_image(picture), "BMP", {})
 
@@ -194,6 +215,7 @@ def _tiff(picture: Picture, quality: int) -> bytes:  # noqa: ARG001
         tags[ICC] = Entry(UNDEFINED, metadata.icc)
     if metadata.xmp:
         tags[XMP] = Entry(BYTE, metadata.xmp)
+    tags |= tiff_entries(metadata)
     samples = _samples(picture)
     if samples.shape[2] == 2 and _is_deep_tiff("TIFF", samples):
         samples = samples[..., [0, 0, 0, 1]]  # readers know 16-bit grey with alpha too seldom
@@ -202,25 +224,24 @@ def _tiff(picture: Picture, quality: int) -> bytes:  # noqa: ARG001
 
 def _png(picture: Picture, quality: int) -> bytes:  # noqa: ARG001
     metadata = picture.metadata
-    xmp = b"XML:com.adobe.xmp" + bytes(5) + metadata.xmp if metadata.xmp else None
+    texts = png_texts(metadata)
     if picture.depth_bits == 16 and not (picture.is_grey and picture.alpha is None):
-        return _png_16(_samples(picture), metadata, xmp)
+        return _png_16(_samples(picture), metadata, texts)
     info = PngImagePlugin.PngInfo()
-    if xmp:
-        info.add(b"iTXt", xmp)
+    for name, content in texts:
+        info.add(name, content)
     options = _embedded(Metadata(metadata.icc, metadata.exif, None))
     return _saved(to_image(picture), "PNG", {"compress_level": PNG_LEVEL, "pnginfo": info, **options})
 
 
-def _png_16(samples: Array, metadata: Metadata, xmp: bytes | None) -> bytes:
+def _png_16(samples: Array, metadata: Metadata, texts: Sequence[tuple[bytes, bytes]]) -> bytes:
     """A 16-bit PNG of uint16 [H,W,C], C = 2 grey + alpha, 3 RGB, 4 RGB + alpha: the kinds Pillow cannot write."""
     height, width, channels = samples.shape
     kind = {2: 4, 3: 2, 4: 6}[channels]
     chunks = [SIGNATURE, chunk(b"IHDR", struct.pack(">LLBBBBB", width, height, 16, kind, 0, 0, 0))]
     if metadata.icc:
         chunks.append(chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(metadata.icc)))
-    if xmp:
-        chunks.append(chunk(b"iTXt", xmp))
+    chunks += [chunk(name, content) for name, content in texts]
     if metadata.exif:
         chunks.append(chunk(b"eXIf", metadata.exif.removeprefix(PREFIX)))
     packer = zlib.compressobj(PNG_LEVEL)

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dreamsr
-from dreamsr.config import ModelConfig, to_mapping
+from dreamsr.config import to_mapping
+from dreamsr.core.model import ModelConfig
 from dreamsr.weights.registry import Metric, WeightsEntry
 
 LIBRARY = "dreamsr"

@@ -18,10 +18,10 @@ import torch
 from huggingface_hub import ModelCard, ModelCardData, PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from dreamsr.config import ModelConfig, from_mapping, to_mapping
-from dreamsr.core.backbones import build_denoiser, build_net
+from dreamsr.config import from_mapping, to_mapping
+from dreamsr.core.model import ModelConfig, build_denoiser, build_net
 from dreamsr.core.noise import NoiseField
-from dreamsr.core.samplers import sample
+from dreamsr.core.samplers import restore
 from dreamsr.errors import WeightsError
 from dreamsr.publishing.card import LIBRARY, TAGS
 from dreamsr.weights.file import FILE_NAME, load_weights, save_weights
@@ -57,7 +57,7 @@ class HubModel(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY, tags=list(
         def noise(step: int) -> Tensor:
             return field.window(step, 0, 0, height, width).to(low).expand(len(low), -1, -1, -1)  # [B,3,H,W]
 
-        return sample(denoiser, denoiser.condition(low), steps=steps, noise=noise)
+        return restore(denoiser, low, steps=steps, noise=noise)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         state = self.net.state_dict()

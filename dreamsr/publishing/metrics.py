@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from dreamsr.errors import UsageError, printable
+from dreamsr.measure.metrics import REPORTED
 from dreamsr.weights.registry import Metric
 
 REPORT = "dreamsr-bench-"
-FIGURES = ("psnr_y", "ssim_y", "psnr_rgb", "lpips_alex", "lpips_vgg", "lr_psnr", "colour_error")
 
 
 def read_metrics(path: Path, *, sha256: str) -> tuple[Metric, ...]:
@@ -49,7 +49,7 @@ def _from_report(report: Mapping[str, Any], sha256: str, path: str) -> tuple[Met
             "dataset": f"{row['dataset']} ({row['images']} images)",
             "protocol": protocol,
             **{key: row[key] for key in ("steps", "seed") if row[key] is not None},
-            **{key: round(row[key], 4) for key in FIGURES if row[key] is not None},
+            **{key: round(row[key], 4) for key in REPORTED if row[key] is not None},
         }
         for row in report["rows"]
         if row["method"] == measured["name"]

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from dreamsr.config import ModelConfig, to_mapping
+from dreamsr.config import to_mapping
 from dreamsr.core import resize
+from dreamsr.core.model import ModelConfig
 from dreamsr.core.pixels import Pixels, from_tensor, to_tensor
 from dreamsr.disk import write_bytes_atomically
 from dreamsr.errors import OutputError, UsageError, WeightsError, printable

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from dreamsr.disk import write_bytes_atomically
-from dreamsr.study.study import Row
+from dreamsr.measure.metrics import LPIPS_ALEX, METRICS, PSNR_Y, SSIM_Y
+from dreamsr.study.study import FIGURES, Row
 
 # Zhou et al., CVPR 2024, Table 1: SR3 on DIV2K x4, all steps; PSNR / SSIM / LPIPS (VGG, fed [0,1]).
 PAPER = {
@@ -20,7 +21,6 @@ PAPER = {
     "p=2": (28.06, 0.79, 0.140),
     "p=3": (27.88, 0.79, 0.123),
 }
-FIGURES = ("psnr_y", "ssim_y", "lpips_alex", "consistency")
 Cell = tuple[float, float]
 """(mean, standard deviation over seeds)."""
 
@@ -28,10 +28,7 @@ Cell = tuple[float, float]
 def cells(rows: Sequence[Row], arm: str, steps: int, stochasticity: float) -> dict[str, Cell | None]:
     """The figures of one arm at one number of steps; None where a figure is missing."""
     chosen = [r for r in rows if (r.arm, r.steps, r.stochasticity) == (arm, steps, stochasticity)]
-    return {
-        name: _spread([getattr(row, name) for row in chosen])
-        for name in ("psnr_y", "ssim_y", "lpips_alex", "consistency")
-    }
+    return {metric.key: _spread([getattr(row, metric.key) for row in chosen]) for metric in FIGURES}
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -42,7 +39,7 @@ def markdown(rows: Sequence[Row]) -> str:
     for stochasticity in sorted({row.stochasticity for row in rows}, reverse=True):
         kind = {0.0: "deterministic", 1.0: "ancestral"}.get(stochasticity, f"stochasticity {stochasticity:g}")
         lines = [
-            f"{kind} sampler, PSNR-Y / SSIM-Y / LPIPS / consistency x 1e5, mean (deviation over seeds of PSNR-Y)",
+            f"{kind} sampler, {' / '.join(metric.title for metric in FIGURES)}, mean (deviation over seeds of PSNR-Y)",
             "",
             "| arm | training steps | seconds | " + " | ".join(f"{n} steps" for n in steps) + " |",
             "|---" * (3 + len(steps)) + "|",
@@ -84,7 +81,7 @@ def draw(rows: Sequence[Row], out: Path) -> bytes | None:
 
     from dreamsr.bench.plots import COLOURS, MARKERS
 
-    perception = "ssim_y" if any(row.lpips_alex is None for row in rows) else "lpips_alex"
+    perception = SSIM_Y if any(row.lpips_alex is None for row in rows) else LPIPS_ALEX
     stochasticity = max(row.stochasticity for row in rows)
     steps = sorted({row.steps for row in rows})
     arms = list(dict.fromkeys(row.arm for row in rows))
@@ -92,13 +89,14 @@ def draw(rows: Sequence[Row], out: Path) -> bytes | None:
     left, middle, right = figure.subplots(1, 3)
     for index, arm in enumerate(arms):
         style = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)], "label": arm}
-        for axes, name in ((left, "psnr_y"), (middle, perception)):
-            found = [cells(rows, arm, n, stochasticity)[name] for n in steps]
+        for axes, metric in ((left, PSNR_Y), (middle, perception)):
+            found = [cells(rows, arm, n, stochasticity)[metric.key] for n in steps]
             axes.errorbar(steps, [c[0] for c in found if c], [c[1] for c in found if c], capsize=2, **style)
     for index, (arm, curve) in enumerate(training_curves(out, arms).items()):
         right.plot(*zip(*curve, strict=True), color=COLOURS[index % len(COLOURS)], marker="o", label=arm)
-    for axes, name in ((left, "PSNR-Y, dB"), (middle, "SSIM-Y" if perception == "ssim_y" else "LPIPS (alex)")):
-        axes.set(xscale="log", xlabel="sampling steps", ylabel=name, xticks=steps, xticklabels=[str(n) for n in steps])
+    for axes, metric in ((left, PSNR_Y), (middle, perception)):
+        axes.set(xscale="log", xlabel="sampling steps", ylabel=metric.label)
+        axes.set_xticks(steps, [str(n) for n in steps])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
     right.set(xlabel="training steps", ylabel="PSNR-Y on whole held-out crops, dB")
@@ -117,7 +115,7 @@ def training_curves(out: Path, arms: Sequence[str]) -> dict[str, list[tuple[int,
         for log in sorted(out.glob(f"{arm.replace('=', '-')}-seed*/valid.jsonl")):
             for line in log.read_text().splitlines():
                 found = json.loads(line)
-                points.setdefault(found["step"], []).append(found["rows"][-1]["psnr_y"])
+                points.setdefault(found["step"], []).append(found["rows"][-1][PSNR_Y.key])
         if points:
             curves[arm] = [(step, mean(values)) for step, values in sorted(points.items())]
     return curves
@@ -129,10 +127,8 @@ def _spread(values: Sequence[float | None]) -> Cell | None:
 
 
 def _words(found: dict[str, Cell | None]) -> str:
-    formats: dict[str, Callable[[Cell], str]] = {
-        "psnr_y": lambda c: f"{c[0]:.2f} ({c[1]:.2f})",
-        "ssim_y": lambda c: f"{c[0]:.3f}",
-        "lpips_alex": lambda c: f"{c[0]:.3f}",
-        "consistency": lambda c: f"{c[0]:.1f}",
-    }
-    return " / ".join("-" if cell is None else formats[name](cell) for name, cell in found.items())
+    words = {key: "-" if cell is None else METRICS[key].text(cell[0]) for key, cell in found.items()}
+    luma = found[PSNR_Y.key]
+    if luma is not None:
+        words[PSNR_Y.key] += f" ({PSNR_Y.text(luma[1])})"
+    return " / ".join(words.values())

@@ -11,29 +11,29 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from statistics import mean
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dreamsr.config import TrainConfig
-from dreamsr.core import resize
-from dreamsr.core.backbones import build_denoiser
 from dreamsr.core.denoiser import Denoiser
 from dreamsr.core.device import choose_compute
+from dreamsr.core.model import build_denoiser
 from dreamsr.core.noise import NoiseField, seed_of
 from dreamsr.core.pixels import from_tensor
-from dreamsr.core.samplers import sample
+from dreamsr.core.samplers import restore
 from dreamsr.data.sources import DataSource, open_source
 from dreamsr.disk import write_bytes_atomically
 from dreamsr.errors import UsageError
-from dreamsr.measure import metrics
 from dreamsr.measure.lpips import Perceptual
+from dreamsr.measure.metrics import METRICS, PEAK, Comparison
+from dreamsr.measure.score import Scores, means, score
 from dreamsr.pictures.read import from_pil
 from dreamsr.pictures.write import write_picture
+from dreamsr.training.config import TrainConfig
 from dreamsr.training.places import require_place
 from dreamsr.training.train import train
 from dreamsr.training.trial import try_steps
@@ -84,6 +84,9 @@ class Row:
     lpips_alex: float | None
     consistency: float
 
+
+FIGURES = tuple(METRICS[field.name] for field in fields(Row) if field.name in METRICS)
+"""The metrics of a row."""
 
 OnNotice = Callable[[str], None]
 
@@ -149,15 +152,15 @@ def run_arm(
         for stochasticity in plan.stochasticities:
             for count in plan.sample_steps:
                 place = folder / f"{arm.replace(', ', '-').replace(' ', '-')}-{count}-eta{stochasticity:g}"
-                scores = measure(denoiser, held, count, stochasticity, place)
-                rows.append(Row(arm, seed, steps, seconds, count, stochasticity, *scores))
+                scores: dict[str, Any] = {**measure(denoiser, held, count, stochasticity, place)}
+                rows.append(Row(arm, seed, steps, seconds, count, stochasticity, **scores))
     write_bytes_atomically(kept, json.dumps([asdict(row) for row in rows], indent=1).encode())
     return rows
 
 
 def crops_of(plan: Plan, held_out: Path) -> list[tuple[Tensor, Tensor]]:
     """The same crops of the held-out pictures for every arm, (low, x0)."""
-    pairs = open_source(DataSource(data=str(held_out)), replace(plan.config, seed=0))
+    pairs = open_source(DataSource(data=str(held_out)), replace(plan.config, seed=0).crops)
     return [pairs[number] for number in range(plan.crops)]
 
 
@@ -185,19 +188,17 @@ def trained_seconds(folder: Path, steps: int) -> float:
 
 def measure(
     denoiser: Denoiser, held: Sequence[tuple[Tensor, Tensor]], steps: int, stochasticity: float, folder: Path
-) -> tuple[float, float, float | None, float]:
-    """(PSNR-Y, SSIM-Y, LPIPS or None, consistency) of samples of all crops, which are written into `folder`."""
+) -> Scores:
+    """The mean figures of samples of all crops, which are written into `folder`."""
     perceptual = Perceptual(("alex",))
-    scores = []
+    scores: list[Scores] = []
     for first in range(0, len(held), EVALUATED_AT_ONCE):
         part = list(range(first, min(first + EVALUATED_AT_ONCE, len(held))))
         images = sampled(denoiser, torch.stack([held[i][0] for i in part]), part, steps, stochasticity)
         for i, image in zip(part, images, strict=True):
             _write(folder / f"{i:03d}.png", image)
-            scores.append(score(image, *held[i], denoiser.scale, perceptual))
-    psnr_y, ssim_y, lpips, consistency = zip(*scores, strict=True)
-    known = [value for value in lpips if value is not None]
-    return mean(psnr_y), mean(ssim_y), mean(known) if known else None, mean(consistency)
+            scores.append(score(compared(image, *held[i], denoiser.scale), perceptual, FIGURES))
+    return means(scores)
 
 
 def sampled(denoiser: Denoiser, low: Tensor, numbers: Sequence[int], steps: int, stochasticity: float) -> Tensor:
@@ -209,21 +210,14 @@ def sampled(denoiser: Denoiser, low: Tensor, numbers: Sequence[int], steps: int,
         return torch.stack([field.window(step, 0, 0, side, side) for field in fields]).to(device)
 
     with torch.inference_mode():
-        condition = denoiser.condition(low.to(device, memory_format=torch.channels_last))
-        return sample(denoiser, condition, steps=steps, noise=noise, stochasticity=stochasticity).float().cpu()
+        small = low.to(device, memory_format=torch.channels_last)
+        return restore(denoiser, small, steps=steps, noise=noise, stochasticity=stochasticity).float().cpu()
 
 
-def score(
-    image: Tensor, low: Tensor, x0: Tensor, scale: int, perceptual: Perceptual
-) -> tuple[float, float, float | None, float]:
-    """The four figures of one sample, on 8-bit values."""
-    pixels, truth = np.asarray(from_tensor(image), np.uint8), np.asarray(from_tensor(x0), np.uint8)
-    ours, true = (metrics.shave(metrics.luma(metrics.planes(p)), scale) for p in (pixels, truth))
-    lpips = perceptual(pixels, truth).get("lpips_alex")
-    shrunk = resize.shrink(resize.as_stored(image), scale)
-    # DREAM's tables: squared error on [0,1] between the shrunk sample and the input, times 1e5.
-    consistency = float(((shrunk - low) / 2).double().square().mean()) * 1e5
-    return metrics.psnr(ours, true), metrics.ssim(ours, true), lpips, consistency
+def compared(image: Tensor, low: Tensor, x0: Tensor, scale: int) -> Comparison:
+    """One sample beside its truth x0 and its input, of which the input is not rounded; all [3,H,W] in [-1,1]."""
+    pixels, truth = (np.asarray(from_tensor(one), np.uint8) for one in (image, x0))
+    return Comparison.of(pixels, truth, (low.double() + 1) * (PEAK / 2), scale)
 
 
 def _write(path: Path, image: Tensor) -> None:

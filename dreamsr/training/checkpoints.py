@@ -21,9 +21,10 @@ from typing import Any
 
 import torch
 
-from dreamsr.config import TrainConfig, from_mapping, to_mapping
+from dreamsr.config import from_mapping, to_mapping
 from dreamsr.disk import remove_stale_temps, write_bytes_atomically
 from dreamsr.errors import OutputError, TrainingError, printable
+from dreamsr.training.config import TrainConfig
 from dreamsr.training.start import ORIGIN
 from dreamsr.training.state import Run
 from dreamsr.weights.file import FILE_NAME, save_weights

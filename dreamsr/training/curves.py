@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamsr.disk import write_bytes_atomically
+from dreamsr.measure.metrics import METRICS
 from dreamsr.training.log import STEPS, VALIDATIONS, read_lines
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ MOST_POINTS = 5_000
 """More could not be told apart."""
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-NAMES = {"psnr_y": "PSNR-Y, dB", "ssim_y": "SSIM-Y", "lpips_alex": "LPIPS (alex v0.1), lower is better"}
 
 Entry = dict[str, Any]
 Panel = tuple[str, Callable[["Axes"], None]]
@@ -75,7 +75,7 @@ def _training_panels(entries: Sequence[Entry]) -> list[Panel]:
 def _validation_panels(entries: Sequence[Entry]) -> list[Panel]:
     """One panel per figure that was measured; in it one line per number of denoising steps, and bicubic."""
 
-    def panel(metric: str, name: str) -> Panel:
+    def panel(metric: str) -> Panel:
         def draw(axes: Axes) -> None:
             counts = sorted({row["steps"] for entry in entries for row in entry["rows"]})
             for number, count in enumerate(counts):
@@ -92,10 +92,11 @@ def _validation_panels(entries: Sequence[Entry]) -> list[Panel]:
                 axes.axhline(level, color="#444444", linestyle="--", linewidth=1, label="bicubic")
             axes.legend(fontsize=7)
 
-        return name, draw
+        known = METRICS[metric]
+        return known.label + (", lower is better" if known.lower_is_better else ""), draw
 
-    found = {metric for entry in entries for row in entry["rows"] for metric in NAMES if row[metric] is not None}
-    return [panel(metric, name) for metric, name in NAMES.items() if metric in found]
+    found = {key for entry in entries for row in entry["rows"] for key, value in row.items() if value is not None}
+    return [panel(metric) for metric in METRICS if metric in found]
 
 
 def _points(entries: Iterable[Entry], name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from dreamsr.config import DreamConfig, TrainConfig
 from dreamsr.data.sources import DataSource
 from dreamsr.disk import write_bytes_atomically
 from dreamsr.errors import OutputError, UsageError, printable
@@ -17,6 +16,7 @@ from dreamsr.measure.machine import environment
 from dreamsr.pictures.picture import Picture
 from dreamsr.pictures.write import encode_picture
 from dreamsr.processes import is_alone
+from dreamsr.training.config import DreamConfig, TrainConfig
 from dreamsr.training.holdout import SHARE, HeldOut, hold_out
 from dreamsr.training.places import WRITTEN, require_place
 from dreamsr.training.sample_grid import Column, blown_up, sample_grid

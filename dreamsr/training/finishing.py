@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dreamsr.config import FinishConfig, TrainConfig
 from dreamsr.core.denoiser import Condition, Denoiser, evaluating
 from dreamsr.core.device import Compute
 from dreamsr.core.discriminator import (
@@ -26,10 +25,12 @@ from dreamsr.core.discriminator import (
     pairing_loss,
     scores_for_the_net,
 )
+from dreamsr.core.model import ModelConfig
 from dreamsr.core.noise import seed_of
 from dreamsr.core.samplers import sample, spaced_times
 from dreamsr.errors import UsageError
 from dreamsr.measure.lpips import INSTALL
+from dreamsr.training.config import FinishConfig, TrainConfig
 from dreamsr.training.loader import Batch
 
 BETAS = (0.5, 0.99)
@@ -174,7 +175,7 @@ def prepare(config: TrainConfig, net: nn.Module, compute: Compute) -> FinishStat
 def _discriminator(config: TrainConfig, encode: Callable[[Tensor], Tensor]) -> Discriminator:
     finish = config.finish
     if finish.discriminator == "features":
-        inputs = config.model.refiner.encoder_channels
+        inputs = config.model.sizes.encoder_channels
         return FeatureDiscriminator(encode, inputs, finish.discriminator_channels)
     return PixelDiscriminator(finish.discriminator_channels)
 
@@ -228,7 +229,7 @@ class FinishLoss(nn.Module):
         config, finish, x0 = self.config, self.config.finish, batch.x0
         drawn = draw(config, step)
         condition = conditioned(self.denoiser, batch, config)
-        base = base_loss(self.net, condition, x0)
+        base = base_loss(config.model, condition, x0)
         y = condition.y.detach()
         x0_hat = rollout(self.denoiser, condition.detached(), batch.eps, steps=drawn.steps, index=drawn.index)
         parts = {"l1": (x0_hat - x0).abs().mean(dim=(1, 2, 3))}  # [B] each
@@ -253,10 +254,10 @@ def _weight(finish: FinishConfig, name: str) -> float:
 
 def conditioned(denoiser: Denoiser, batch: Batch, config: TrainConfig) -> Condition:
     """What the net knows of a batch; a continuous net is told the exact factor."""
-    factor = Fraction(batch.x0.shape[-1], batch.low.shape[-1]) if config.model.continuous else None
+    factor = Fraction(batch.x0.shape[-1], batch.low.shape[-1]) if config.model.architecture.continuous else None
     return denoiser.condition(batch.low, factor)
 
 
-def base_loss(net: nn.Module, condition: Condition, x0: Tensor) -> Tensor:
+def base_loss(model: ModelConfig, condition: Condition, x0: Tensor) -> Tensor:
     """The mean absolute error of y; 0 for nets that predict none."""
-    return (condition.y - x0).abs().mean() if net.predicts_base else x0.new_zeros(())
+    return (condition.y - x0).abs().mean() if model.architecture.predicts_base else x0.new_zeros(())

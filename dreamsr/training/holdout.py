@@ -6,14 +6,13 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dreamsr.config import TrainConfig
-from dreamsr.data.crops import smallest_side_px
 from dreamsr.data.paired import Twin, matched
 from dreamsr.data.photo_files import PhotoFile
 from dreamsr.data.scan import pictures_below
 from dreamsr.data.sources import DataSource, find_photos
 from dreamsr.data.stream import PREFIX
 from dreamsr.errors import DataError, ImageError, UsageError
+from dreamsr.training.config import TrainConfig
 from dreamsr.training.validation import Example, degraded_example, least_side_px, paired_example
 
 SHARE = 0.1
@@ -82,7 +81,7 @@ def _first_examples(pool: Sequence[_Candidate], wanted: int) -> tuple[Example, .
 def _lone(source: DataSource, config: TrainConfig) -> list[_Candidate]:
     """The large enough pictures of a folder or of shards."""
     assert source.data is not None
-    need = max(smallest_side_px(config), least_side_px(config.model.scale))
+    need = max(config.crops.smallest_side_px, least_side_px(config.model.scale))
     files = [file for file in find_photos(source.data) if file.name not in source.exclude]
 
     def candidate(file: PhotoFile) -> _Candidate:
@@ -102,7 +101,7 @@ def _paired(source: DataSource, config: TrainConfig) -> list[_Candidate]:
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder; give {option} a folder with pictures")
     scale = config.model.scale
-    need = max(smallest_side_px(config), least_side_px(scale))
+    need = max(config.crops.smallest_side_px, least_side_px(scale))
 
     def candidate(twin: Twin) -> _Candidate:
         def read(number: int) -> Example:  # noqa: ARG001 - given pairs are damaged already

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dreamsr.config import TrainConfig
 from dreamsr.core import resize
 from dreamsr.core.noise import seed_of
 from dreamsr.data.sources import CropPairs
 from dreamsr.errors import DreamsrError
+from dreamsr.training.config import TrainConfig
 from dreamsr.training.stopping import ignore_signals
 
 
@@ -67,7 +67,7 @@ def large_side_px(config: TrainConfig, step: int) -> int:
     A continuous net learns all factors in (1, scale]: one per step, evenly drawn (Gao et al. 2023, IDM).
     """
     small, largest = config.crop_low_px, config.model.scale * config.crop_low_px
-    if not config.model.continuous:
+    if not config.model.architecture.continuous:
         return largest
     generator = torch.Generator().manual_seed(seed_of(config.seed, step, 2))
     share = float(torch.rand(1, generator=generator, dtype=torch.float64))

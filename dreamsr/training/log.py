@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from dreamsr.disk import write_bytes_atomically
 from dreamsr.errors import OutputError, printable
+from dreamsr.measure.metrics import METRICS
 
 if TYPE_CHECKING:
     from dreamsr.training.train import Progress
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 STEPS = "log.jsonl"
 VALIDATIONS = "valid.jsonl"
 TENSORBOARD = "tensorboard"
-METRICS = ("psnr_y", "ssim_y", "lpips_alex")
 
 
 class TrainLog:
@@ -65,9 +65,8 @@ class TrainLog:
 
     def _show(self, row: ValidRow, step: int) -> None:
         assert self._board is not None
-        for name in METRICS:
-            value = getattr(row, name)
-            if value is not None:
+        for name, value in asdict(row).items():
+            if name in METRICS and value is not None:
                 self._board.add_scalar(f"validation/{name}/steps-{row.steps}", value, step)
 
     def close(self) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dreamsr.config import ModelConfig, TrainConfig
-from dreamsr.core.backbones import build_net
 from dreamsr.core.device import Compute
+from dreamsr.core.model import ModelConfig, build_net
 from dreamsr.errors import DeviceError
 from dreamsr.measure.memory import free_bytes
+from dreamsr.training.config import TrainConfig
 from dreamsr.training.loader import Batch
 from dreamsr.training.state import Run
 from dreamsr.training.step import losses_of

@@ -2,34 +2,36 @@
 
 A preset holds fields of `TrainConfig`, and besides them `description`, `extends` (a preset to start from) and
 `dream_power`, the p that `--dream` uses unless told another. In `presets/degradations` lie named tables for the
-degradation "photo", each with all fields of `PhotoConfig` that differ from its defaults.
+degradation "photo", each with all fields of `PhotoConfig` that differ from its defaults; a preset's `degradation` may
+be the name of one, which `[photo]` then changes.
 """
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from dreamsr.config import PhotoConfig
+from dreamsr.data.recipes import Table, degradation_names, load_degradation, read_table
 from dreamsr.errors import ConfigError, UsageError
 
-Table = dict[str, Any]
 LONGEST_CHAIN = 8
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Settings with a name: `values` are nested fields of `TrainConfig`."""
+    """Settings with a name: `values` are nested fields of `TrainConfig`; `named_photo` tells that `photo` is a table
+    that they named."""
 
     name: str
     description: str
     dream_power: float
     values: Table
+    named_photo: bool = False
 
 
 @cache
@@ -38,26 +40,21 @@ def preset_names() -> tuple[str, ...]:
     return tuple(sorted(p.name.removesuffix(".toml") for p in _folder().iterdir() if p.name.endswith(".toml")))
 
 
-@cache
-def degradation_names() -> tuple[str, ...]:
-    """The tables of the degradation "photo" that come with dreamsr."""
-    folder = _folder() / "degradations"
-    return tuple(sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml")))
-
-
-def load_degradation(name: str) -> Table:
-    """One of `degradation_names` as fields of `PhotoConfig`, all of them, so that none of an earlier table stays."""
-    own = tomllib.loads((_folder() / "degradations" / f"{name}.toml").read_text(encoding="utf-8"))
-    return merged(asdict(PhotoConfig()), own)
-
-
 def load_preset(name: str) -> Preset:
     """A preset by name, or from a `.toml` file. Raises UsageError for unknown names, ConfigError for broken files."""
     values = _chained(name, ())
     extra = {key: values.pop(key, default) for key, default in (("description", ""), ("dream_power", 1.0))}
     if not isinstance(extra["description"], str) or not isinstance(extra["dream_power"], int | float):
         raise ConfigError(f"preset {name}: description must be a text and dream_power a number")
-    return Preset(name, extra["description"], float(extra["dream_power"]), values)
+    named = values.get("degradation") in degradation_names()
+    values = _with_table(values) if named else values
+    return Preset(name, extra["description"], float(extra["dream_power"]), values, named)
+
+
+def _with_table(values: Table) -> Table:
+    """A preset's values, the named table of its degradation in its place."""
+    photo = merged(load_degradation(values["degradation"]), values.get("photo", {}))
+    return {**values, "degradation": "photo", "photo": photo}
 
 
 def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> Table:
@@ -82,16 +79,6 @@ def parse_settings(texts: Iterable[str]) -> Table:
             table = {key: table}
         result = merged(result, table)
     return result
-
-
-def read_table(path: Path) -> Table:
-    """A TOML file. Raises ConfigError in one line where it cannot be read."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a TOML file ({error})") from None
 
 
 def _chained(name: str, seen: tuple[str, ...]) -> Table:

@@ -7,21 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dreamsr.config import ModelConfig, TrainConfig, from_mapping, to_mapping
+from dreamsr.config import from_mapping, to_mapping
+from dreamsr.core.model import ModelConfig
+from dreamsr.data.recipes import Table
 from dreamsr.data.sources import DataSource
 from dreamsr.errors import UsageError
+from dreamsr.training.config import TrainConfig
 from dreamsr.training.presets import (
     Preset,
-    Table,
-    degradation_names,
-    load_degradation,
     load_preset,
     merged,
     parse_settings,
-    read_table,
 )
-
-DEGRADATIONS = ("bicubic", "photo")
 
 
 def resolve(
@@ -35,17 +32,24 @@ def resolve(
     """Preset `name`, then `--set`, then the options that were given (those not None), then DREAM's.
 
     `dream` holds enabled, power and start as given on the command line, None where not given. `model` is that of
-    weights to begin with, which stands above the preset's. Raises UsageError, also where `--set` contradicts `model`,
+    weights to begin with, which stands above the preset's, and whose base is not trained anew unless that is asked for.
+    Raises UsageError, also where `--set` contradicts `model`,
     and ConfigError.
     """
     preset = load_preset(name)
     own = parse_settings(settings)
     given = {key: value for key, value in options.items() if value is not None}
-    values = merged(merged(preset.values, own), given)
+    asked = merged(own, given)
+    base = dict(preset.values)
+    if preset.named_photo and asked.get("degradation") == "photo":  # by this very name: not the preset's own table
+        del base["photo"]
+    values = merged(base, asked)
     if model is not None:
         _require_same_model(model, own.get("model", {}))
         values["model"] = to_mapping(model)
-    _scale_stages(values, preset, merged(own, given))
+    _scale_stages(values, preset, asked)
+    if model is not None and "base_steps" not in asked:
+        values["base_steps"] = 0  # the weights have their base already
     values = merged(values, dream_table(values, preset.dream_power, dream))
     return from_mapping(TrainConfig, values, source=f"--preset {name}")
 
@@ -77,23 +81,6 @@ def dream_table(values: Mapping[str, Any], preset_power: float, given: Mapping[s
     return {"dream": {"power": chosen, **({} if start is None else {"start": start})}}
 
 
-def degradation_table(text: str | None) -> Table:
-    """What `--degradation` asks for: a name, or a table that shapes "photo", by name or as a TOML file.
-
-    Raises UsageError, ConfigError.
-    """
-    if text is None:
-        return {}
-    if text in DEGRADATIONS:
-        return {"degradation": text}
-    if text in degradation_names():
-        return {"degradation": "photo", "photo": load_degradation(text)}
-    if text.endswith(".toml"):
-        return {"degradation": "photo", "photo": read_table(Path(text))}
-    possible = ", ".join((*DEGRADATIONS, *degradation_names()))
-    raise UsageError(f"--degradation is {text!r}, but it must be {possible}, or a .toml file")
-
-
 def data_source(data: str | None, hr: Path | None, lr: Path | None) -> DataSource:
     """What `--data` or `--hr` with `--lr` name. Raises UsageError unless it is exactly one of the two."""
     return DataSource(data=data, hr=hr, lr=lr)
@@ -116,7 +103,10 @@ def _require_same_model(model: ModelConfig, asked: Mapping[str, Any]) -> None:
     new = to_mapping(from_mapping(ModelConfig, merged(old, asked), source="--set"))
     for key in asked:
         if old.get(key) != new.get(key):
-            raise UsageError(f"--set model.{key} is {new.get(key)!r}, but --weights has {old.get(key)!r}; leave it out")
+            raise UsageError(
+                f"--set model.{key} is {new.get(key)!r}, but --weights has {old.get(key)!r}; leave it out, "
+                "or take over what fits by --partial"
+            )
 
 
 def _scale_stages(values: Table, preset: Preset, given: Mapping[str, Any]) -> None:

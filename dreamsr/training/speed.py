@@ -7,8 +7,8 @@ from collections import deque
 
 import torch
 
-from dreamsr.config import TrainConfig
 from dreamsr.measure.cost import peak_mb
+from dreamsr.training.config import TrainConfig
 
 STEPS_TO_MEASURE = 10
 REMEMBERED_STEPS = 50

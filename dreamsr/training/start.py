@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from dreamsr.config import ModelConfig
+from dreamsr.core.model import ModelConfig, build_net
+from dreamsr.errors import UsageError
 from dreamsr.weights.file import load_weights
 from dreamsr.weights.resolve import describe_weights, file_sha256, resolve_weights
 
@@ -19,12 +21,35 @@ ORIGIN = "finetuned_from"
 
 @dataclass(frozen=True)
 class Start:
-    """The net to begin with: its configuration, its parameters, the fact `ORIGIN` about it, and its file."""
+    """The net to begin with: its configuration, its parameters, the fact `ORIGIN` about it, and its file.
+
+    partial: the run's net is another one, and `state` holds only what fits it.
+    """
 
     model: ModelConfig
     state: Mapping[str, Tensor]
     origin: Mapping[str, Any]
     file: Path
+    partial: bool = False
+
+    def fitted(self, model: ModelConfig, *, on_notice: Callable[[str], None]) -> Start:
+        """What of this fits a net of `model` by name and shape, which is told. Raises UsageError where nothing does."""
+        with torch.device("meta"):
+            wanted = build_net(model).state_dict()
+        kept = {name: value for name, value in self.state.items() if _fits(value, wanted.get(name))}
+        if not kept:
+            raise UsageError(
+                f"--partial: no tensor of the {self.model.backbone} weights fits the {model.backbone} to be trained; "
+                "choose other weights, or leave out --weights and --partial"
+            )
+        told = f"{len(kept)} of {len(wanted)}"
+        on_notice(f"{told} tensors of the net fit and are taken over from --weights; the others begin anew")
+        origin = {ORIGIN: {**self.origin[ORIGIN], "tensors": told}}
+        return Start(model, kept, origin, self.file, partial=True)
+
+
+def _fits(value: Tensor, wanted: Tensor | None) -> bool:
+    return wanted is not None and wanted.shape == value.shape
 
 
 def load_start(name: str, *, on_notice: Callable[[str], None] | None = None) -> Start:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from dreamsr.config import TrainConfig
-from dreamsr.core.backbones import build_denoiser, build_net
 from dreamsr.core.denoiser import Denoiser
 from dreamsr.core.device import Compute
+from dreamsr.core.model import build_denoiser, build_net
 from dreamsr.errors import ConfigError
+from dreamsr.training.config import TrainConfig
 from dreamsr.training.finishing import FinishState, adversarial_adam, prepare
 
 TensorList = tuple[Tensor, ...] | list[Tensor]
@@ -69,20 +69,22 @@ class Run:
         self.finish.begin(net)
 
 
-def begin(config: TrainConfig, compute: Compute, start_from: Mapping[str, Tensor] | None) -> Run:
-    """A fresh run: net initialised from the seed (or from `start_from`), its EMA, its optimizer.
+def begin(
+    config: TrainConfig, compute: Compute, start_from: Mapping[str, Tensor] | None, *, partial: bool = False
+) -> Run:
+    """A fresh run: net initialised from the seed (or from `start_from`, `partial` in part), its EMA, its optimizer.
 
     Raises ConfigError where a base is to be trained in a net that predicts none.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         net = build_net(config.model)
-    if config.base_steps > 0 and not net.predicts_base:
+    if config.base_steps > 0 and not config.model.architecture.predicts_base:
         raise ConfigError(
             f"base_steps is {config.base_steps}, but it must be 0 with {config.model.backbone}, whose base is bicubic"
         )
     if start_from is not None:
-        net.load_state_dict(start_from)
+        net.load_state_dict({**net.state_dict(), **start_from} if partial else start_from)
     net = net.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     ema = AveragedModel(net, multi_avg_fn=_average(config.ema_halflife_steps)).eval()
     # Without weight decay AdamW is Adam.

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dreamsr.config import Stage, TrainConfig
 from dreamsr.core.denoiser import Denoiser
 from dreamsr.core.discriminator import Discriminator
 from dreamsr.core.dream import dream_loss
 from dreamsr.core.noise import seed_of
+from dreamsr.training.config import Stage, TrainConfig
 from dreamsr.training.finishing import FinishLoss, Losses, base_loss, conditioned
 from dreamsr.training.launch import Crew
 from dreamsr.training.loader import Batch, Loader
@@ -38,7 +38,7 @@ class StepLoss(nn.Module):
         """The base's loss is its mean absolute error, 0 for nets that predict none; before `base_steps` it is all."""
         config, x0 = self.config, batch.x0
         condition = conditioned(self.denoiser, batch, config)
-        base = base_loss(self.net, condition, x0)
+        base = base_loss(config.model, condition, x0)
         stage = config.stage(step)
         if stage == "base":
             return base, base.detach()

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import dreamsr
-from dreamsr.config import Stage, TrainConfig, to_mapping
-from dreamsr.core.backbones import build_denoiser
+from dreamsr.config import to_mapping
 from dreamsr.core.denoiser import evaluating
+from dreamsr.core.model import build_denoiser
 from dreamsr.data.sources import CropPairs, DataSource, open_source
 from dreamsr.errors import DataError, DeviceError, TrainingError
 from dreamsr.measure.memory import is_out_of_memory
 from dreamsr.training import checkpoints
+from dreamsr.training.config import Stage, TrainConfig
 from dreamsr.training.launch import Crew, launched
 from dreamsr.training.loader import Batches, Loader, draws, step_numbers
 from dreamsr.training.memory import require_room_for_state, require_room_for_steps, way_out
@@ -105,7 +106,7 @@ def train(
         pairs = crew.together(lambda: _open(source, config, workers, hear))
         _require_agreement(crew, config, pairs)
         crew.together(lambda: require_room_for_state(config.model, crew.compute.device))
-        run = crew.together(lambda: begin(config, crew.compute, None if start is None else start.state))
+        run = crew.together(lambda: _begin(config, crew, start))
         begun_with = crew.share(crew.lead(lambda: checkpoints.kept_origin(out))) if resume else start and start.origin
         facts = {**_facts(crew, pairs), **(begun_with or {})}
         session = Session(config, crew, run, out, facts, hear, on_progress, on_validation)
@@ -114,13 +115,19 @@ def train(
     return out / FILE_NAME
 
 
+def _begin(config: TrainConfig, crew: Crew, start: Start | None) -> Run:
+    if start is None:
+        return begin(config, crew.compute, None)
+    return begin(config, crew.compute, start.state, partial=start.partial)
+
+
 def _nobody(_notice: str) -> None:
     """Hears the notices of a run that nobody listens to, or of a process that does not lead."""
 
 
 def _open(source: DataSource, config: TrainConfig, workers: int, hear: OnNotice) -> CropPairs:
     """The crops of a run; tells how many photos there are and which cannot be used. Raises DataError."""
-    pairs = open_source(source, config, workers=workers)
+    pairs = open_source(source, config.crops, workers=workers)
     drawn = (
         f", and drawn pictures for {config.drawn_share:.0%} of the crops ({len(pairs.fonts)} fonts)"
         if pairs.fonts

@@ -8,14 +8,14 @@ seed of its own, so two validations differ only by the weights, and training goe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import torch
 
-from dreamsr.config import TrainConfig
 from dreamsr.core import resize
 from dreamsr.core.denoiser import Denoiser, evaluating
 from dreamsr.core.noise import seed_of
@@ -25,9 +25,11 @@ from dreamsr.disk import write_bytes_atomically
 from dreamsr.errors import ConfigError, DataError, ImageError, OutputError, printable
 from dreamsr.measure import metrics
 from dreamsr.measure.lpips import Perceptual
+from dreamsr.measure.score import means, score
+from dreamsr.training.config import TrainConfig
 from dreamsr.training.sample_grid import Column, blown_up, sample_grid
 from dreamsr.upscaling.settings import Settings
-from dreamsr.upscaling.tiled import Counter, TiledRun
+from dreamsr.upscaling.tiled import TiledRun
 
 MAX_LOW_PX = 64
 """Less than any tile: each picture is enlarged in one piece."""
@@ -50,6 +52,16 @@ class ValidRow:
     psnr_y: float
     ssim_y: float
     lpips_alex: float | None
+
+    @property
+    def figures(self) -> dict[metrics.Metric, float]:
+        """What was measured, by metric."""
+        found = {metric: getattr(self, metric.key) for metric in FIGURES}
+        return {metric: value for metric, value in found.items() if value is not None}
+
+
+FIGURES = tuple(metrics.METRICS[field.name] for field in fields(ValidRow) if field.name in metrics.METRICS)
+"""The metrics of a row."""
 
 
 @dataclass(frozen=True)
@@ -122,15 +134,12 @@ class Validator:
 
     def row(self, steps: int, images: Sequence[Pixels]) -> ValidRow:
         """The means over one enlarged picture for each example."""
-        psnr: list[float] = []
-        ssim: list[float] = []
-        lpips: list[float] = []
-        for image, one in zip(images, self.examples, strict=True):
-            luma, truth = (metrics.shave(metrics.luma(metrics.planes(p)), self.scale) for p in (image, one.truth))
-            psnr.append(metrics.psnr(luma, truth))
-            ssim.append(metrics.ssim(luma, truth))
-            lpips += self.perceptual(image, one.truth).values()
-        return ValidRow(steps, fmean(psnr), fmean(ssim), fmean(lpips) if lpips else None)
+        results = [
+            metrics.Comparison.of(image, one.truth, metrics.planes(one.low), self.scale)
+            for image, one in zip(images, self.examples, strict=True)
+        ]
+        scores: dict[str, Any] = {**means(score(one, self.perceptual, FIGURES) for one in results)}
+        return ValidRow(steps, **scores)
 
     def _show(self, path: Path, images: Images) -> None:
         """The first pictures as rows: small image, bicubic, each number of steps, truth."""
@@ -236,5 +245,4 @@ def _bicubic(low: Pixels, scale: int) -> Pixels:
 
 def _enlarged(denoiser: Denoiser, low: Pixels, *, scale: int, steps: int, seed: int) -> Pixels:
     """[h,w,3] -> [s*h,s*w,3] uint8, as `dreamsr upscale --seed SEED` would."""
-    counter = Counter([], steps, MAX_LOW_PX, None)
-    return TiledRun(denoiser, scale, Settings(seed=seed), seed, steps, MAX_LOW_PX, counter)(low)
+    return TiledRun(denoiser, scale, Settings(), seed, steps, MAX_LOW_PX)(low)

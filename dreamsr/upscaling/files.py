@@ -13,7 +13,8 @@ from typing import Any, Literal, Protocol
 from dreamsr.disk import remove_stale_temps, write_bytes_atomically
 from dreamsr.errors import DreamsrError, ImageError, OutputError
 from dreamsr.pictures.folders import Problem, is_file
-from dreamsr.pictures.picture import KEEPS_ALPHA, Picture, loses_depth
+from dreamsr.pictures.losses import not_written
+from dreamsr.pictures.picture import KEEPS_ALPHA, Picture
 from dreamsr.pictures.read import is_complete_picture, probe_picture, read_picture
 from dreamsr.pictures.write import encode_picture
 from dreamsr.processes import Ranks, joined
@@ -316,9 +317,8 @@ class _Worker:
 
     def _facts(self, job: Job, picture: Picture, result: Picture) -> dict[str, Any]:
         """What is known of a finished file beyond its sizes."""
-        facts: dict[str, Any] = {}
-        if loses_depth(picture, job.format):
-            facts["notes"] = (f"16 bit became 8 bit, which is all that {job.format} holds",)
+        lost = not_written(result, job.format, strip=self.options.strip)
+        facts: dict[str, Any] = {"notes": (*picture.notes, *lost)}
         if self.options.consistency:
             from dreamsr.measure.consistency import consistency_db
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -15,7 +16,7 @@ from dreamsr.core.denoiser import Condition, Denoiser
 from dreamsr.core.device import choose_compute
 from dreamsr.core.noise import NoiseField
 from dreamsr.core.pixels import Pixels
-from dreamsr.core.samplers import sample
+from dreamsr.core.samplers import restore
 from dreamsr.core.tiles import Window, align_px, blend, smallest_tile_px, windows
 from dreamsr.errors import DeviceError
 from dreamsr.measure.memory import is_out_of_memory
@@ -51,7 +52,8 @@ def _tiles(one: Pass, tile: int) -> int:
 class TiledRun:
     """One pass: `denoiser` over a whole image by a factor of `scale`, `steps` steps for each tile of at most `tile` px.
 
-    A factor that needs larger tiles to overlap on whole pixels gets them.
+    A factor that needs larger tiles to overlap on whole pixels gets them. `on_evaluation` is called after each of the
+    net's: `steps` for each tile and one for what is known before the first.
     """
 
     denoiser: Denoiser
@@ -60,7 +62,7 @@ class TiledRun:
     seed: int
     steps: int
     tile: int
-    counter: Counter
+    on_evaluation: Callable[[], None] = lambda: None
 
     def __call__(self, image: Pixels) -> Pixels:
         """[h,w,C] -> [ceil(s*h),ceil(s*w),C], C 1 or 3; again with half the tile where memory runs out.
@@ -122,30 +124,18 @@ class TiledRun:
         scale, device = self.scale, denoiser.compute.device
         tall, wide = rows.enlarged(scale), columns.enlarged(scale)
         place = (tall.start, wide.start, tall.size, wide.size)
-        first: list[Tensor] = []
-
-        def on_step(number: int, x0_hat: Tensor) -> None:
-            if number == 1 and self.settings.fidelity > 0:
-                first.append(x0_hat)
-            self.counter.tick()
-
         with torch.inference_mode():
-            small = low[None].to(device, memory_format=torch.channels_last)  # [1,3,h,w]
-            watched = Watched(denoiser)
-            condition = watched.condition(small, Fraction(scale))
-            self.counter.tick()
-            image = sample(
-                watched,
-                condition,
+            image = restore(
+                Watched(denoiser),
+                low[None].to(device, memory_format=torch.channels_last),  # [1,3,h,w]
                 steps=self.steps,
                 noise=lambda step: field.window(step, *place)[None].to(device),
+                scale=Fraction(scale),
                 stochasticity=self.settings.stochasticity,
-                on_step=on_step,
+                fidelity=self.settings.fidelity,
+                match=self.settings.match,
+                on_step=lambda _number, _estimate: self.on_evaluation(),
             )
-            if first:
-                image = torch.lerp(image, first[0], self.settings.fidelity)
-            if self.settings.match:
-                image = px.match_low_frequencies(image, small, scale=scale)
             return image[0].float().cpu()  # [3,s*h,s*w]
 
 

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dreamsr.core.backbones import build_denoiser
 from dreamsr.core.device import choose_compute
+from dreamsr.core.model import build_denoiser
 from dreamsr.core.pixels import Pixels
 from dreamsr.errors import UsageError
 from dreamsr.measure.memory import automatic_tile_px, require_room
@@ -78,7 +78,7 @@ class Upscaler:
     @property
     def continuous(self) -> bool:
         """Whether the net enlarges by any factor up to `scale` itself."""
-        return self.weights.config.continuous
+        return self.weights.config.architecture.continuous
 
     @property
     def default_steps(self) -> int:
@@ -173,7 +173,9 @@ class Upscaler:
         for number, one in enumerate(passes):
             if fitted and number == len(passes) - 1:
                 image = fit(image, one, height, width)
-            image = TiledRun(self.denoiser, one.scale, settings, settings.seed + number, steps, tile, counter)(image)
+            image = TiledRun(self.denoiser, one.scale, settings, settings.seed + number, steps, tile, counter.tick)(
+                image
+            )
         return image[:height, :width] if fitted else _completed(image, passes[-1], height, width)
 
     def _steps(self, settings: Settings) -> int:

@@ -22,8 +22,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from dreamsr.config import ModelConfig, from_mapping, to_mapping
-from dreamsr.core.backbones import build_net
+from dreamsr.config import from_mapping, to_mapping
+from dreamsr.core.model import ModelConfig, build_net
 from dreamsr.core.process import build_process
 from dreamsr.disk import write_bytes_atomically
 from dreamsr.errors import ConfigError, WeightsError, printable

@@ -6,12 +6,14 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from dreamsr.config import ModelConfig
 from dreamsr.errors import DreamsrError, WeightsError, printable
 from dreamsr.weights.registry import WeightsEntry, bundled_file, registry, unknown_weights
 from dreamsr.weights.resolve import local_copy, local_file
+
+if TYPE_CHECKING:
+    from dreamsr.core.model import ModelConfig
 
 State = Literal["bundled", "cached", "remote", "missing", "not published yet"]
 

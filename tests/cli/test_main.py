@@ -52,10 +52,18 @@ def test_help_is_quick() -> None:
     assert min(spent) < 0.3
 
 
-def test_help_imports_nothing_heavy() -> None:
+@pytest.mark.parametrize(
+    ("arguments", "heavy"),
+    [
+        (["upscale", "--help"], {"torch", "numpy", "PIL", "huggingface_hub"}),
+        (["train", "--help"], {"torch", "numpy", "PIL", "huggingface_hub"}),
+        (["weights", "list"], {"torch"}),
+    ],
+)
+def test_what_is_quick_imports_nothing_heavy(arguments: list[str], heavy: set[str]) -> None:
     code = (
-        "import sys; from dreamsr.cli import main; main(['upscale', '--help']);"
-        "sys.exit(', '.join({'torch', 'numpy', 'PIL', 'huggingface_hub'} & set(sys.modules)) or 0)"
+        f"import sys; from dreamsr.cli import main; main({arguments});"
+        f"sys.exit(', '.join({heavy} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,17 +1,21 @@
 import json
 import math
+import re
 
 import numpy as np
 import pytest
 
 from dreamsr.cli import main
 from dreamsr.cli.train_view import duration
-from dreamsr.config import DreamConfig, ModelConfig, TrainConfig
+from dreamsr.core.model import ModelConfig
+from dreamsr.data.recipes import degradation_table
+from dreamsr.data.settings import PhotoConfig
 from dreamsr.errors import ConfigError, UsageError
 from dreamsr.pictures.read import from_pil
 from dreamsr.pictures.write import write_picture
+from dreamsr.training.config import DreamConfig, TrainConfig
 from dreamsr.training.presets import preset_names
-from dreamsr.training.resolve import altered, data_source, degradation_table, finish_table, name_of, resolve
+from dreamsr.training.resolve import altered, data_source, finish_table, name_of, resolve
 from dreamsr.weights.file import load_weights
 
 ASKED_NOTHING = {"enabled": None, "power": None, "start": None}
@@ -37,8 +41,8 @@ def resolved(*, preset="sr3-x4-tiny", settings=(), dream=ASKED_NOTHING, **option
 
 def test_options_win_over_settings_and_settings_over_the_preset():
     config = resolved(settings=["batch_size=3", "seed=5", "model.sr3.dropout=0.5"], batch_size=4, seed=None)
-    assert (config.batch_size, config.seed, config.model.sr3.dropout) == (4, 5, 0.5)
-    assert config.model.sr3.channels == 16
+    assert (config.batch_size, config.seed, config.model.sizes.dropout) == (4, 5, 0.5)
+    assert config.model.sizes.channels == 16
 
 
 def test_unknown_fields_name_the_preset_and_the_field():
@@ -96,6 +100,14 @@ def test_degradations_by_name_and_by_table(tmp_path):
     assert everyday.photo.clean_share > 0
     with pytest.raises(UsageError, match=r"--degradation.*bicubic, photo, everyday"):
         degradation_table("blurry")
+
+
+def test_photo_asked_for_by_name_is_the_harder_one_and_not_the_presets_own_table():
+    preset = "release-photo-x4"
+    assert resolved(preset=preset).photo.clean_share > 0
+    assert resolved(preset=preset, **degradation_table("photo")).photo == PhotoConfig()
+    assert resolved(preset=preset, settings=["photo.clean_share=0.5"]).photo.clean_share == 0.5
+    assert resolved(preset=preset, **degradation_table("bicubic")).degradation == "bicubic"
 
 
 def test_data_is_a_folder_or_a_pair_of_folders(tmp_path):
@@ -156,6 +168,15 @@ def test_a_dry_run_says_speed_and_leaves_nothing(tmp_path, capfd, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_times_finishing_too(capfd):
+    own = ["--finish", "4", "--set", "finish.features=none", "--set", "finish.discriminator_channels=4"]
+    assert main(["train", "--preset", "refiner-x4-tiny", "--max-steps", "20", *own, *TINY, "--dry-run"]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines[1:4]] == ["without DREAM", "with DREAM", "finishing"]
+    assert lines[2].endswith("for 16 steps")
+    assert re.fullmatch(r"finishing: [0-9.]+ images/s, \d+ s for 4 steps", lines[3])
+
+
 def test_finetune_shows_before_and_after(data, tmp_path, capfd):
     first, second = tmp_path / "first", tmp_path / "second"
     common = ["--data", str(data), *TINY]
@@ -206,6 +227,13 @@ def test_the_net_is_that_of_the_weights_and_cannot_be_contradicted():
             resolve("refiner-x4", [setting], {}, ASKED_NOTHING, model=model)
 
 
+def test_a_run_that_begins_with_weights_does_not_repeat_the_base():
+    model = ModelConfig()
+    assert resolve("release-photo-x4", (), {}, ASKED_NOTHING, model=model).base_steps == 0
+    assert resolve("release-photo-x4", (), {"base_steps": 7}, ASKED_NOTHING, model=model).base_steps == 7
+    assert resolve("release-photo-x4", ["base_steps=8"], {}, ASKED_NOTHING, model=model).base_steps == 8
+
+
 def test_train_begins_with_weights_and_finishes(data, tmp_path, capfd):
     first, second = tmp_path / "first", tmp_path / "second"
     common = ["train", "--data", str(data), *TINY, "--preset", "refiner-x4-tiny"]
@@ -226,6 +254,32 @@ def test_train_begins_with_weights_and_finishes(data, tmp_path, capfd):
     assert main([*common, "--weights", str(first), "--max-steps", "0", "--base-steps", "0", "--out", str(again)]) == 0
     after = load_weights(again / "model.safetensors").net.state_dict()
     assert all(bool((after[name] == before[name]).all()) for name in before)
+
+
+def test_an_x2_net_takes_over_what_fits_of_an_x4_net(data, tmp_path, capfd):
+    first, second = tmp_path / "first", tmp_path / "second"
+    common = ["train", "--data", str(data), *TINY, "--preset", "refiner-x4-tiny"]
+    assert main([*common, "--max-steps", "3", "--out", str(first)]) == 0
+    half = ["--set", "model.scale=2", "--set", "model.refiner.unshuffle=2", "--max-steps", "0", "--out", str(second)]
+    assert main([*common, *half, "--weights", str(first)]) == 2
+    assert "--partial" in capfd.readouterr().err
+    assert main([*common, *half, "--weights", str(first), "--partial"]) == 0
+    old, new = (load_weights(path / "model.safetensors") for path in (first, second))
+    before, after = old.net.state_dict(), new.net.state_dict()
+    told = f"{len(after) - 1} of {len(after)}"
+    assert f"{told} tensors of the net fit and are taken over" in capfd.readouterr().err
+    assert (new.config.scale, new.facts["finetuned_from"]["tensors"]) == (2, told)
+    assert [name for name in after if after[name].shape != before[name].shape] == ["encoder.head.weight"]
+    assert all(bool((after[name] == before[name]).all()) for name in after if name != "encoder.head.weight")
+
+
+def test_a_part_is_taken_of_weights_that_are_named_and_fit(data, tmp_path, capfd):
+    common = ["train", "--data", str(data), *TINY, "--max-steps", "1", "--out", str(tmp_path / "run"), "--partial"]
+    assert main(common) == 2
+    assert "say which by --weights" in capfd.readouterr().err
+    assert main([*common, "--weights", "clean-x4", "--preset", "sr3-x4-tiny"]) == 2
+    assert "no tensor of the refiner weights fits the sr3" in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_finetune_can_finish_only(data, tmp_path):

@@ -12,9 +12,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from dreamsr.config import Prediction, ProcessConfig
-from dreamsr.core.denoiser import Condition, Denoiser
-from dreamsr.core.process import Process, build_process
+from dreamsr.core.denoiser import Condition, Denoiser, Prediction
+from dreamsr.core.process import Process, ProcessConfig, build_process
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dreamsr.config import Prediction
-from dreamsr.core.denoiser import Condition, Denoiser, evaluating
+from dreamsr.core.denoiser import Condition, Denoiser, Prediction, evaluating
 from dreamsr.core.device import Compute
 from tests.core.oracles import FAMILIES, PREDICTIONS, Exact, Family, column, images, noises, wrap
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dreamsr.config import ModelConfig, Prediction, RefinerConfig
-from dreamsr.core.backbones import build_denoiser, build_net
-from dreamsr.core.denoiser import Condition, Denoiser
+from dreamsr.core.backbones.refiner import RefinerConfig
+from dreamsr.core.denoiser import Condition, Denoiser, Prediction
 from dreamsr.core.dream import dream_inputs, dream_lam, dream_loss
+from dreamsr.core.model import ModelConfig, build_denoiser, build_net
 from tests.core.oracles import FAMILIES, PREDICTIONS, Exact, Family, Flawed, column, images, noises, wrap
 
 POWERS = [0.0, 0.5, 1.0, 3.0]
@@ -305,7 +305,7 @@ def test_nothing_given_is_edited_in_place(prediction: Prediction) -> None:
 
 
 def refiner(dtype: torch.dtype = torch.float32) -> Denoiser:
-    config = ModelConfig(scale=2, refiner=RefinerConfig(4, 1, (4, 8), 1))
+    config = ModelConfig(scale=2, sizes=RefinerConfig(4, 1, (4, 8), 1))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = build_net(config).to(dtype)

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dreamsr.config import IDMConfig, ModelConfig, ProcessConfig, SR3Config
 from dreamsr.core import resize
-from dreamsr.core.backbones import build_denoiser, build_net
-from dreamsr.core.backbones.idm import IDM, CoordinateQuery, ScaleMix, at_nearest, nearest
-from dreamsr.core.backbones.sr3 import SR3
+from dreamsr.core.backbones.idm import IDM, CoordinateQuery, IDMConfig, ScaleMix, at_nearest, nearest
+from dreamsr.core.backbones.sr3 import SR3, SR3Config
 from dreamsr.core.denoiser import Condition, Denoiser
 from dreamsr.core.device import Compute
 from dreamsr.core.dream import dream_loss
+from dreamsr.core.model import ModelConfig, build_denoiser, build_net
+from dreamsr.core.process import ProcessConfig
 from dreamsr.core.samplers import sample
 from dreamsr.errors import ConfigError
 from dreamsr.weights.file import load_weights, save_weights
@@ -35,7 +35,7 @@ SMALL = IDMConfig(
 )
 STEPS = 6
 PROCESS = ProcessConfig(kind="gaussian", timesteps=STEPS, schedule="linear", beta_first=1e-3, beta_last=0.9)
-CONFIG = ModelConfig(backbone="idm", scale=4, prediction="eps", process=PROCESS, idm=SMALL)
+CONFIG = ModelConfig(backbone="idm", scale=4, prediction="eps", process=PROCESS, sizes=SMALL)
 FACTORS = [Fraction(41, 40), Fraction(3, 2), Fraction(2), Fraction(37, 10), Fraction(4)]
 
 
@@ -301,7 +301,7 @@ def test_training_with_a_factor_per_step_lowers_the_loss_and_reaches_every_param
     """Low images of 4x4, large ones of 5 to 16 px: one factor per step, as IDM is trained."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        config = replace(CONFIG, idm=replace(SMALL, dropout=0.0))
+        config = replace(CONFIG, sizes=replace(SMALL, dropout=0.0))
         denoiser = build_denoiser(config, build_net(config))
     named = dict(denoiser.net.named_parameters())
     optimizer = torch.optim.Adam(named.values(), lr=5e-3)

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dreamsr.config import ProcessConfig
-from dreamsr.core.process import Process, build_process, interpolate, spread
+from dreamsr.core.process import Process, ProcessConfig, build_process, interpolate, spread
 from tests.core.oracles import FAMILIES, Family, column, images, noises, published_steps
 
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)

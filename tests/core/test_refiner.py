@@ -1,21 +1,28 @@
 from __future__ import annotations
 
-from typing import get_args, get_type_hints
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from dreamsr.config import ModelConfig, Prediction, ProcessConfig, RefinerConfig
+from dreamsr.config import from_mapping, to_mapping
 from dreamsr.core import resize
-from dreamsr.core.backbones import BACKBONES, build_denoiser, build_net
-from dreamsr.core.denoiser import Condition, Denoiser
+from dreamsr.core.backbones import config_classes
+from dreamsr.core.backbones.refiner import RefinerConfig, from_grid, to_grid
+from dreamsr.core.denoiser import Condition, Denoiser, Prediction
 from dreamsr.core.device import Compute
 from dreamsr.core.dream import dream_loss
+from dreamsr.core.model import ModelConfig, build_denoiser, build_net
+from dreamsr.core.process import ProcessConfig
 from dreamsr.core.samplers import sample
+from dreamsr.core.tiles import blend
+from dreamsr.errors import ConfigError
 from tests.core.oracles import images, noises
 
 SMALL = RefinerConfig(encoder_channels=6, encoder_blocks=1, channels=(4, 6, 8), blocks_per_level=1)
+UNSHUFFLED = replace(SMALL, unshuffle=2)
 SIZES = [(1, 1), (1, 7), (2, 3), (5, 17), (8, 8)]
 CPU = torch.device("cpu")
 
@@ -24,7 +31,7 @@ def refiner(
     *, scale: int = 2, fresh: bool = False, size: RefinerConfig = SMALL, dtype: torch.dtype = torch.float64
 ) -> Denoiser:
     """A small refiner; unless `fresh`, no weight is zero, as after training."""
-    config = ModelConfig(scale=scale, refiner=size)
+    config = ModelConfig(scale=scale, sizes=size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = build_net(config)
@@ -64,6 +71,97 @@ def test_fresh_refiner_returns_its_base_which_is_the_bicubic_enlargement(
     base = denoiser.condition(low).y
     assert torch.equal(base, resize.enlarge(low, scale))
     assert torch.equal(run(denoiser, low, steps=steps), base)
+
+
+# A coarser grid
+
+
+@pytest.mark.parametrize("size", [*SIZES, (9, 6), (7, 13)])
+@pytest.mark.parametrize(
+    ("scale", "sizes"), [(2, UNSHUFFLED), (3, UNSHUFFLED), (1, replace(SMALL, channels=(4, 6), unshuffle=4))]
+)
+def test_a_coarser_grid_takes_any_size_too(size: tuple[int, int], scale: int, sizes: RefinerConfig) -> None:
+    denoiser = refiner(scale=scale, size=sizes)
+    low = images(2, size=size)
+    condition = denoiser.condition(low)
+    large = (2, 3, scale * size[0], scale * size[1])
+    assert condition.y.shape == large
+    assert condition.features is not None
+    assert condition.features.shape[-2:] == tuple(-(-side // sizes.unshuffle) for side in size)
+    out = run(denoiser, low)
+    assert out.shape == large
+    assert bool(out.isfinite().all())
+    fresh = refiner(scale=scale, size=sizes, fresh=True)
+    assert torch.equal(run(fresh, low, steps=2), resize.enlarge(low, scale))
+
+
+@pytest.mark.parametrize(("size", "cell"), [((4, 6), 2), ((5, 7), 2), ((1, 1), 4), ((3, 2), 1)])
+def test_the_grid_loses_nothing(size: tuple[int, int], cell: int) -> None:
+    image = images(2, size=size)
+    grid = to_grid(image, cell)
+    assert grid.shape == (2, 3 * cell**2, -(-size[0] // cell), -(-size[1] // cell))
+    assert torch.equal(from_grid(grid, cell, like=image), image)
+
+
+def test_the_right_and_bottom_edge_of_an_odd_picture_are_repeated() -> None:
+    denoiser = refiner(size=UNSHUFFLED)
+    low = images(1, size=(5, 7))
+    padded = torch.nn.functional.pad(low, (0, 1, 0, 1), mode="replicate")
+    narrow, wide = (denoiser.condition(one).features for one in (low, padded))
+    assert narrow is not None
+    assert wide is not None
+    assert torch.equal(narrow, wide)
+
+
+def test_a_coarser_grid_quarters_the_work() -> None:
+    def work(unshuffle: int) -> int:
+        denoiser = refiner(scale=2, size=replace(RefinerConfig(), unshuffle=unshuffle), dtype=torch.float32, fresh=True)
+        low = images(1, size=(32, 32), dtype=torch.float32)
+        with FlopCounterMode(display=False) as counter:
+            run(denoiser, low, steps=1)
+        return counter.get_total_flops()
+
+    assert work(2) < 0.27 * work(1)
+
+
+def test_old_nets_are_those_without_it() -> None:
+    assert refiner().net.state_dict()["encoder.head.weight"].shape == (6, 3, 3, 3)
+    header = to_mapping(ModelConfig(sizes=SMALL))
+    del header["refiner"]["unshuffle"]
+    assert from_mapping(ModelConfig, header, source="an old file") == ModelConfig(sizes=SMALL)
+
+
+@pytest.mark.parametrize(("levels", "unshuffle"), [(3, 4), (4, 2), (1, 3), (1, 0), (1, 16)])
+def test_a_grid_on_which_tiles_would_not_lie_is_refused(levels: int, unshuffle: int) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"refiner.unshuffle is {unshuffle}, but it must be one of .* {levels} levels"
+    ):
+        RefinerConfig(channels=(4,) * levels, unshuffle=unshuffle)
+
+
+@pytest.mark.parametrize("unshuffle", [1, 2])
+def test_tiles_give_what_the_whole_gives(unshuffle: int) -> None:
+    """Odd sizes, so that the last tiles are padded as the whole is."""
+    size = RefinerConfig(encoder_channels=6, encoder_blocks=0, channels=(6,), blocks_per_level=1, unshuffle=unshuffle)
+    denoiser = refiner(size=size)
+    low, noise = images(1, size=(101, 93)), noises(1, size=(202, 186))
+
+    def enlarged(rows: slice, columns: slice) -> Tensor:
+        part = low[..., rows, columns]
+        large = (slice(2 * one.start, 2 * one.stop) for one in (rows, columns))
+        near = noise[(..., *large)]
+        return sample(denoiser, denoiser.condition(part), steps=1, noise=lambda _: near, clip=False)[0].float()
+
+    whole = enlarged(slice(0, 101), slice(0, 93))
+    strips = blend(
+        101,
+        93,
+        scale=2,
+        tile=72,
+        compute=lambda rows, columns: enlarged(slice(rows.start, rows.stop), slice(columns.start, columns.stop)),
+    )
+    tiled = torch.cat([strip.pixels for strip in strips], dim=1)
+    torch.testing.assert_close(tiled, whole, rtol=0, atol=1 / 255)
 
 
 def test_one_step_from_the_end_does_not_see_the_truth() -> None:
@@ -188,16 +286,20 @@ def test_default_has_3_to_10_million_parameters() -> None:
 
 
 def test_every_backbone_of_the_configuration_can_be_built() -> None:
-    assert set(BACKBONES) == set(get_args(get_type_hints(ModelConfig)["backbone"]))
+    with torch.device("meta"):
+        nets = {name: build_net(ModelConfig(backbone=name)) for name in config_classes()}
+    assert {"refiner", "sr3", "idm", "resshift"} <= set(nets)
+    assert all(net.scale == 4 for net in nets.values())
 
 
+@pytest.mark.parametrize("sizes", [SMALL, UNSHUFFLED])
 @pytest.mark.parametrize(
     ("prediction", "process"),
     [("x0", ProcessConfig()), ("v", ProcessConfig()), ("eps", ProcessConfig(kind="gaussian", schedule="cosine"))],
 )
-def test_every_parameter_learns(prediction: Prediction, process: ProcessConfig) -> None:
+def test_every_parameter_learns(prediction: Prediction, process: ProcessConfig, sizes: RefinerConfig) -> None:
     """Much starts at zero and wakes in turn: the exit, the blocks' ends, their beginnings, the level's embedding."""
-    config = ModelConfig(scale=2, refiner=SMALL, prediction=prediction, process=process)
+    config = ModelConfig(scale=2, sizes=sizes, prediction=prediction, process=process)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         denoiser = build_denoiser(config, build_net(config))
@@ -218,7 +320,7 @@ def test_every_parameter_learns(prediction: Prediction, process: ProcessConfig) 
 
 
 def test_training_on_one_image_lowers_the_loss() -> None:
-    config = ModelConfig(scale=2, refiner=SMALL)
+    config = ModelConfig(scale=2, sizes=SMALL)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         denoiser = build_denoiser(config, build_net(config))

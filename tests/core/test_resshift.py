@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dreamsr.config import ModelConfig, Prediction, ProcessConfig, ResShiftConfig
 from dreamsr.core import resize
-from dreamsr.core.backbones import build_denoiser, build_net
-from dreamsr.core.backbones.resshift import ScaledBlock, SwinUNet
-from dreamsr.core.denoiser import Condition, Denoiser
+from dreamsr.core.backbones.resshift import ResShiftConfig, ScaledBlock, SwinUNet
+from dreamsr.core.denoiser import Condition, Denoiser, Prediction
 from dreamsr.core.device import Compute
 from dreamsr.core.dream import dream_inputs, dream_loss
+from dreamsr.core.model import ModelConfig, build_denoiser, build_net
+from dreamsr.core.process import ProcessConfig
 from dreamsr.core.samplers import sample
 from dreamsr.weights.file import load_weights, save_weights
 from tests.core.oracles import images, noises
@@ -35,7 +35,7 @@ def config_of(
     prediction: Prediction = "x0",
     process: ProcessConfig = FIFTEEN,
 ) -> ModelConfig:
-    return ModelConfig(backbone="resshift", scale=scale, prediction=prediction, process=process, resshift=size)
+    return ModelConfig(backbone="resshift", scale=scale, prediction=prediction, process=process, sizes=size)
 
 
 def resshift(config: ModelConfig | None = None, *, fresh: bool = False, dtype: torch.dtype = torch.float64) -> Denoiser:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dreamsr.config import Prediction, ProcessConfig
-from dreamsr.core.denoiser import Condition
+from dreamsr.core.denoiser import Condition, Prediction
+from dreamsr.core.process import ProcessConfig
 from dreamsr.core.samplers import extrapolation, sample, spaced_times, start
 from tests.core.oracles import FAMILIES, PREDICTIONS, Exact, Family, Flawed, GaussianData, Oracle, images, noises, wrap
 

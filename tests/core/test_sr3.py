@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dreamsr.config import ModelConfig, Prediction, ProcessConfig, SR3Config
 from dreamsr.core import resize
-from dreamsr.core.backbones import build_denoiser, build_net
-from dreamsr.core.backbones.sr3 import SR3
+from dreamsr.core.backbones.sr3 import SR3, SR3Config
 from dreamsr.core.backbones.unet import NoiseLevelCode, SelfAttention
-from dreamsr.core.denoiser import Condition, Denoiser
+from dreamsr.core.denoiser import Condition, Denoiser, Prediction
 from dreamsr.core.device import Compute
 from dreamsr.core.dream import dream_loss
+from dreamsr.core.model import ModelConfig, build_denoiser, build_net
+from dreamsr.core.process import ProcessConfig
 from dreamsr.core.samplers import sample
 from dreamsr.weights.file import load_weights, save_weights
 from tests.core.oracles import images, noises
@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 
 
 def config_of(size: SR3Config = SMALL, *, scale: int = 2, prediction: Prediction = "eps") -> ModelConfig:
-    return ModelConfig(backbone="sr3", scale=scale, prediction=prediction, process=PROCESS, sr3=size)
+    return ModelConfig(backbone="sr3", scale=scale, prediction=prediction, process=PROCESS, sizes=size)
 
 
 def sr3(

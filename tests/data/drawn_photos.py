@@ -9,15 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dreamsr.config import ModelConfig, TrainConfig
 from dreamsr.data.crops import CropPairs
+from dreamsr.data.settings import CropConfig
 from dreamsr.pictures.read import from_pil
 from dreamsr.pictures.write import write_picture
 
 
-def run(*, scale: int = 4, crop_low_px: int = 16, candidates: int = 1, seed: int = 5, **rest) -> TrainConfig:
-    model = ModelConfig(scale=scale)
-    return TrainConfig(model=model, crop_low_px=crop_low_px, crop_candidates=candidates, seed=seed, **rest)
+def run(*, scale: int = 4, crop_low_px: int = 16, candidates: int = 1, seed: int = 5, **rest) -> CropConfig:
+    return CropConfig(scale=scale, crop_low_px=crop_low_px, crop_candidates=candidates, seed=seed, **rest)
 
 
 def noise(height: int, width: int, seed: int = 3) -> NDArray[np.uint8]:

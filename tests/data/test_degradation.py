@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dreamsr.config import PhotoConfig
 from dreamsr.data.degradation import _blurred, _resized, blur_kernel, degrade_photo, sinc_kernel
+from dreamsr.data.settings import PhotoConfig
 from dreamsr.data.window import shrunk_window
 from dreamsr.errors import ConfigError
 from tests.data.drawn_photos import noise, scene

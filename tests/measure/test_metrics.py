@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import dreamsr
 from dreamsr.core import resize
 from dreamsr.measure import metrics
+from dreamsr.measure.metrics import Comparison
+from dreamsr.measure.score import mean_of, means, score
 
 
 def picture(seed: int = 0, height: int = 64, width: int = 72) -> Tensor:
@@ -152,3 +158,64 @@ def test_an_unshaved_border_changes_the_figure(pair: tuple[Tensor, Tensor]) -> N
     image[:, :4] = 0
     assert measures(image, truth, 4) == measures(pair[0], truth, 4)
     assert measures(image, truth, 0)[0] < measures(image, truth, 4)[0] - 5
+
+
+def test_every_metric_is_named_in_its_table_alone() -> None:
+    """A key, a title with its unit, or a number of decimals that stands elsewhere is a second table."""
+    root = Path(dreamsr.__file__).parent
+    table = root / "measure/metrics.py"
+    names = set(metrics.METRICS) | {m.label for m in metrics.METRICS.values() if m.unit}
+    found = [
+        f"{path.relative_to(root)}:{node.lineno} {node.value!r}"
+        for path in root.rglob("*.py")
+        if path != table
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and node.value in names
+    ]
+    assert found == []
+    assert sum(f'"{key}"' in table.read_text(encoding="utf-8") for key in metrics.METRICS) == len(metrics.METRICS)
+
+
+def test_metrics_say_how_they_are_read() -> None:
+    assert [(m.heading, m.text(0.12345)) for m in (metrics.PSNR_Y, metrics.LPIPS_ALEX)] == [
+        ("PSNR-Y dB ↑", "0.12"),
+        ("LPIPS ↓", "0.1235"),
+    ]
+    assert metrics.SSIM_Y.label == "SSIM-Y"
+    assert metrics.SSIM_Y.text(None) == ""
+
+
+def compared(image: Tensor, truth: Tensor) -> Comparison:
+    return Comparison.of(metrics.as_pixels(image), metrics.as_pixels(truth), resize.shrink(truth, 4), 4)
+
+
+def test_a_score_is_what_the_formulas_say_and_best_for_the_truth() -> None:
+    image, truth = picture(1), picture(2)
+    found = score(compared(image, truth), lambda *_: {"lpips_vgg": 0.5, "strange": 1.0})
+    assert list(found) == list(metrics.REPORTED)
+    luma = [metrics.shave(metrics.luma(one), 4) for one in (image, truth)]
+    assert found["psnr_y"] == metrics.psnr(*luma)
+    assert found["ssim_y"] == metrics.ssim(*luma)
+    assert found["colour_error"] == metrics.colour_error(image, truth)
+    assert found["lpips_vgg"] == 0.5
+    assert found["lpips_alex"] is None
+    best = score(compared(truth, truth), lambda *_: {}, metrics.METRICS.values())
+    worse = score(compared(image, truth), lambda *_: {}, metrics.METRICS.values())
+    for key, metric in metrics.METRICS.items():
+        if metric.compute is not None:
+            ours, theirs = best[key], worse[key]
+            assert ours is not None
+            assert theirs is not None
+            assert ours < theirs if metric.lower_is_better else ours > theirs
+
+
+def test_only_luma_gives_only_what_luma_needs() -> None:
+    both = compared(picture(1), picture(2))
+    found = score(replace(both, pixels=None), lambda *_: {"lpips_alex": 0.1})
+    assert {key for key, value in found.items() if value is not None} == {"psnr_y", "ssim_y"}
+
+
+def test_a_mean_over_some_pictures_is_none() -> None:
+    assert means([{"a": 1.0, "b": None}, {"a": 2.0, "b": 3.0}]) == {"a": 1.5, "b": None}
+    assert mean_of([]) is None
+    assert mean_of([math.inf, 1.0]) == math.inf

@@ -6,22 +6,25 @@ import numpy as np
 import pytest
 import torch
 
-from dreamsr.config import ModelConfig, ProcessConfig, SR3Config, TrainConfig
-from dreamsr.core.backbones import build_denoiser, build_net
-from dreamsr.core.resize import enlarge, shrink
+from dreamsr.core.backbones.sr3 import SR3Config
+from dreamsr.core.model import ModelConfig, build_denoiser, build_net
+from dreamsr.core.process import ProcessConfig
+from dreamsr.core.resize import as_stored, enlarge, shrink
 from dreamsr.data.sources import DataSource
 from dreamsr.errors import OutputError, UsageError
 from dreamsr.measure.lpips import Perceptual
+from dreamsr.measure.score import score
 from dreamsr.pictures.read import from_pil
 from dreamsr.pictures.write import write_picture
 from dreamsr.study import study as studying
 from dreamsr.study.report import cells, markdown, write_report
-from dreamsr.study.study import Plan, Row, measure, sampled, score, study
+from dreamsr.study.study import FIGURES, Plan, Row, compared, measure, sampled, study
+from dreamsr.training.config import TrainConfig
 
 PROCESS = ProcessConfig(kind="gaussian", timesteps=4, beta_last=0.5)
 NET = SR3Config(channels=4, multipliers=(1, 2), blocks_per_level=1, attention_levels=(), dropout=0.0, groups=2)
 TINY = TrainConfig(
-    model=ModelConfig(backbone="sr3", scale=2, prediction="eps", process=PROCESS, sr3=NET),
+    model=ModelConfig(backbone="sr3", scale=2, prediction="eps", process=PROCESS, sizes=NET),
     max_steps=3,
     batch_size=2,
     crop_low_px=8,
@@ -120,14 +123,18 @@ def test_report_tells_means_and_deviations_and_the_papers_figures(finished):
     assert len(json.loads(paths[0].read_text())["rows"]) == len(rows)
 
 
+def figures(image, low, x0):
+    return score(compared(image, low, x0, 2), Perceptual(()), FIGURES).values()
+
+
 def test_the_score_of_the_truth_is_perfect_and_of_a_shift_is_not():
-    x0 = studying.resize.as_stored(torch.rand(3, 32, 32) * 2 - 1)
+    x0 = as_stored(torch.rand(3, 32, 32) * 2 - 1)
     low = shrink(x0, 2)
-    psnr_y, ssim_y, _, consistency = score(x0, low, x0, 2, Perceptual(()))
+    psnr_y, ssim_y, _, consistency = figures(x0, low, x0)
     assert psnr_y == math.inf
     assert ssim_y == pytest.approx(1)
     assert consistency < 1e-6
-    psnr_y, _, _, consistency = score((x0 + 0.1).clamp(-1, 1), low, x0, 2, Perceptual(()))
+    psnr_y, _, _, consistency = figures((x0 + 0.1).clamp(-1, 1), low, x0)
     assert 25 < psnr_y < 35
     # The shift is .05 on [0,1], a little less where it was clipped: 1e5 * .05^2 = 250.
     assert 150 < consistency < 251
@@ -155,10 +162,11 @@ def test_a_denoiser_that_enlarges_scores_like_bicubic(tmp_path):
             return condition.y
 
     denoiser = build_denoiser(replace(TINY.model, prediction="x0"), Bicubic())
-    x0 = studying.resize.as_stored(torch.rand(3, 32, 32) * 2 - 1)
+    x0 = as_stored(torch.rand(3, 32, 32) * 2 - 1)
     low = shrink(x0, 2)
-    expected = score(enlarge(low[None], 2).clamp(-1, 1)[0], low, x0, 2, Perceptual(()))
-    assert measure(denoiser, [(low, x0)], 4, 0.0, tmp_path / "samples")[:2] == pytest.approx(expected[:2], abs=0.05)
+    expected = list(figures(enlarge(low[None], 2).clamp(-1, 1)[0], low, x0))
+    found = list(measure(denoiser, [(low, x0)], 4, 0.0, tmp_path / "samples").values())
+    assert found[:2] == pytest.approx(expected[:2], abs=0.05)
     assert (tmp_path / "samples" / "000.png").exists()
 
 
@@ -178,4 +186,4 @@ def test_impossible_plans_are_refused(change, words):
 
 def test_missing_figures_leave_a_dash():
     row = Row("plain", 0, 1, 1.0, 4, 1.0, 20.0, 0.5, None, 3.0)
-    assert "20.00 (0.00) / 0.500 / - / 3.0" in markdown([row])
+    assert "20.00 (0.00) / 0.5000 / - / 3.0" in markdown([row])

@@ -4,9 +4,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dreamsr.config import DreamConfig
 from dreamsr.errors import OutputError, TrainingError
 from dreamsr.training.checkpoints import checkpoints, read_state, write_state
+from dreamsr.training.config import DreamConfig
 from dreamsr.training.train import train
 from tests.training.tiny_runs import TINY, checkpoint, draw_pictures, one_thread, same
 

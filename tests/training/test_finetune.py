@@ -12,13 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
-from dreamsr.config import DreamConfig, ModelConfig, RefinerConfig, TrainConfig
+from dreamsr.core.backbones.refiner import RefinerConfig
+from dreamsr.core.model import ModelConfig
 from dreamsr.core.pixels import from_tensor, to_tensor
 from dreamsr.core.resize import shrink
 from dreamsr.data.sources import DataSource
 from dreamsr.errors import DataError, OutputError, UsageError
 from dreamsr.publishing.publish import About, stage
 from dreamsr.training import start, validation
+from dreamsr.training.config import DreamConfig, TrainConfig
 from dreamsr.training.finetune import FINETUNE, FinetuneRow, finetune
 from dreamsr.training.holdout import MOST_HELD_OUT, hold_out
 from dreamsr.training.sanity import sanity_picture
@@ -29,7 +31,7 @@ from dreamsr.weights.file import load_weights, save_weights
 from dreamsr.weights.resolve import file_sha256
 
 TINY = TrainConfig(
-    model=ModelConfig(refiner=RefinerConfig(encoder_channels=8, encoder_blocks=1, channels=(8, 12))),
+    model=ModelConfig(sizes=RefinerConfig(encoder_channels=8, encoder_blocks=1, channels=(8, 12))),
     dream=DreamConfig(power=1.0),
     max_steps=60,
     batch_size=4,

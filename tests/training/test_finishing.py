@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from dreamsr.config import FinishConfig, TrainConfig
-from dreamsr.core.backbones import build_net
 from dreamsr.core.denoiser import evaluating
 from dreamsr.core.device import Compute
+from dreamsr.core.model import build_net
 from dreamsr.core.samplers import sample
 from dreamsr.data.sources import DataSource, open_source
 from dreamsr.errors import ConfigError, OutputError, TrainingError, UsageError
 from dreamsr.training import finishing
+from dreamsr.training.config import FinishConfig, TrainConfig
 from dreamsr.training.finishing import FinishLoss, Losses, draw, encoder_distance, rollout, shifted
 from dreamsr.training.loader import Batch, Batches
 from dreamsr.training.start import Start, load_start
@@ -65,7 +65,7 @@ def ready(config: TrainConfig, data: DataSource, *, number: int = 0) -> tuple[Ru
     fresh = begin(config, CPU, None)
     torch.nn.init.normal_(fresh.denoiser.net.unet.leave.weight, std=0.1, generator=torch.Generator().manual_seed(1))
     assert fresh.finish is not None
-    batch = Batches(open_source(data, config), config, rank=0, world=1)[number]
+    batch = Batches(open_source(data, config.crops), config, rank=0, world=1)[number]
     return fresh, FinishLoss(fresh.denoiser, fresh.finish, config), batch
 
 

@@ -3,12 +3,13 @@ from dataclasses import fields
 
 import pytest
 
-from dreamsr.config import PhotoConfig, TrainConfig, from_mapping
-from dreamsr.core.backbones import BACKBONES
+from dreamsr.config import from_mapping
+from dreamsr.core.backbones import config_classes
+from dreamsr.data.recipes import degradation_names, load_degradation
+from dreamsr.data.settings import PhotoConfig
 from dreamsr.errors import ConfigError, UsageError
+from dreamsr.training.config import TrainConfig
 from dreamsr.training.presets import (
-    degradation_names,
-    load_degradation,
     load_preset,
     merged,
     parse_settings,
@@ -38,6 +39,8 @@ def test_every_preset_is_a_configuration_with_a_description(name):
         ("release-photo-x4", 4, 600_000, "photo"),
         ("release-clean-x4", 4, 300_000, "bicubic"),
         ("release-photo-x2", 2, 600_000, "photo"),
+        ("release-art-x4", 4, 600_000, "photo"),
+        ("release-clean-x2", 2, 300_000, "bicubic"),
     ],
 )
 def test_a_release_is_base_then_dream_then_finishing_in_the_last_tenth(name, scale, crops, degradation):
@@ -53,11 +56,40 @@ def test_a_release_is_base_then_dream_then_finishing_in_the_last_tenth(name, sca
     assert (config.learning_rate, config.rate_schedule, config.crop_low_px) == (4e-4, "constant", 32)
 
 
+@pytest.mark.parametrize("name", RELEASES)
+def test_releases_finish_on_short_rollouts_above_all(name):
+    assert load_preset(name).values["finish"]["rollout_steps"] == [1, 1, 2, 4]
+
+
+def test_nets_that_enlarge_twice_have_a_coarser_grid_and_so_a_quarter_of_the_work():
+    for name in RELEASES:
+        model = from_mapping(TrainConfig, load_preset(name).values, source=name).model
+        assert model.scale * model.sizes.unshuffle == 4
+
+
+def test_photo_releases_are_for_everyday_pictures_and_drawings():
+    for name, drawn in (("release-photo-x4", 0.15), ("release-photo-x2", 0.15), ("release-art-x4", 0.7)):
+        config = from_mapping(TrainConfig, load_preset(name).values, source=name)
+        assert config.photo == from_mapping(PhotoConfig, load_degradation("everyday"), source="everyday")
+        assert config.drawn_share == drawn
+    assert from_mapping(TrainConfig, load_preset("release-clean-x2").values, source="clean").drawn_share == 0
+
+
+def test_a_preset_names_a_degradation_and_may_change_it(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('extends = "release-photo-x4"\n[photo]\nclean_share = 0.5\n')
+    preset = load_preset(str(path))
+    assert preset.named_photo
+    assert preset.values["photo"] == {**load_degradation("everyday"), "clean_share": 0.5}
+    path.write_text('extends = "release-photo-x4"\ndegradation = "photo"\n')
+    assert "photo" not in load_preset(str(path)).values, "another degradation brings its own table"
+
+
 def test_every_system_has_a_preset_and_a_tiny_one():
     names = preset_names()
     assert set(PAPERS) <= set(names)
     tiny = {name.split("-")[0] for name in names if name.endswith("-tiny")}
-    assert tiny == set(BACKBONES)
+    assert tiny == set(config_classes())
 
 
 @pytest.mark.parametrize("name", degradation_names())

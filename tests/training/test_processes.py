@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 import torch
 
-from dreamsr.config import TrainConfig
 from dreamsr.data.sources import DataSource
 from dreamsr.errors import DataError, DreamsrError, UsageError
+from dreamsr.training.config import TrainConfig
 from dreamsr.training.launch import launched
 from dreamsr.training.loader import Batches
 from dreamsr.training.train import train

@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 import torch
 
-from dreamsr.config import DreamConfig, ProcessConfig, TrainConfig
-from dreamsr.core.backbones import BACKBONES
+from dreamsr.core.backbones import config_classes
 from dreamsr.core.denoiser import evaluating
 from dreamsr.core.device import Compute
+from dreamsr.core.process import ProcessConfig
 from dreamsr.data.sources import DataSource, open_source
 from dreamsr.errors import ConfigError, DataError, DeviceError, OutputError, TrainingError
 from dreamsr.training import loader, memory, step
 from dreamsr.training import train as training
 from dreamsr.training.checkpoints import checkpoints
+from dreamsr.training.config import DreamConfig, TrainConfig
 from dreamsr.training.loader import Batch, Batches, draws, large_side_px, step_numbers
 from dreamsr.training.speed import Stopwatch, duration
 from dreamsr.training.start import load_start
@@ -70,13 +71,13 @@ def error_on_other_crops(config, data, weights):
     """The plain loss of `weights` on fixed crops that no run here has seen."""
     config = replace(config, batch_size=16, dream=PLAIN)
     fresh = begin(config, CPU, weights)
-    batch = Batches(open_source(data, config), config, rank=0, world=1)[1000]
+    batch = Batches(open_source(data, config.crops), config, rank=0, world=1)[1000]
     with evaluating(fresh.denoiser.net):
         return float(StepLoss(fresh.denoiser, config)(batch, config.base_steps)[0])
 
 
 @pytest.mark.parametrize("power", [1.0, math.inf])
-@pytest.mark.parametrize("backbone", sorted(BACKBONES))
+@pytest.mark.parametrize("backbone", sorted(config_classes()))
 def test_every_family_learns_with_and_without_dream(data, tmp_path, backbone, power):
     config = replace(
         family(backbone), max_steps=20, base_steps=0, learning_rate=3e-3, dream=DreamConfig(power), save_every=20
@@ -88,7 +89,7 @@ def test_every_family_learns_with_and_without_dream(data, tmp_path, backbone, po
     assert [r.step for r in reports] == list(range(1, 21))
 
 
-@pytest.mark.parametrize("backbone", sorted(BACKBONES))
+@pytest.mark.parametrize("backbone", sorted(config_classes()))
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(data, tmp_path, backbone):
     config = family(backbone)
     run(config, data, tmp_path / "whole")
@@ -205,7 +206,7 @@ def test_two_accumulated_batches_equal_one_of_twice_the_size(data, tmp_path):
 
 def test_a_step_takes_the_same_crops_however_it_is_divided(data):
     whole = replace(TINY, batch_size=8)
-    pairs = open_source(data, whole)
+    pairs = open_source(data, whole.crops)
     wanted = Batches(pairs, whole, rank=0, world=1)[3]
     half = replace(TINY, batch_size=2, accumulate=2)
     parts = [Batches(pairs, half, rank=rank, world=2)[3 * 2 + a] for a in (0, 1) for rank in (0, 1)]
@@ -254,7 +255,7 @@ def test_a_continuous_net_meets_every_factor_and_one_per_step(data):
     sides = [large_side_px(config, step) for step in range(500)]
     assert (min(sides), max(sides)) == (9, 32)
     assert np.mean(sides) == pytest.approx(20, abs=1)
-    batches = Batches(open_source(data, config), config, rank=0, world=1)
+    batches = Batches(open_source(data, config.crops), config, rank=0, world=1)
     for index in range(6):
         assert batches[index].x0.shape == batches[index].eps.shape == (2, 3, sides[index // 2], sides[index // 2])
         assert batches[index].low.shape == (2, 3, 8, 8)
@@ -278,7 +279,7 @@ class Recording(torch.nn.Module):
 
 
 def test_the_factor_is_told_exactly_and_l2_squares_the_error():
-    from dreamsr.core.backbones import build_denoiser
+    from dreamsr.core.model import build_denoiser
 
     model = replace(MODELS["idm"], prediction="x0")
     net = Recording()

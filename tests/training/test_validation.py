@@ -15,14 +15,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from dreamsr.config import ModelConfig, ProcessConfig, TrainConfig
 from dreamsr.core import resize
-from dreamsr.core.backbones import build_denoiser
 from dreamsr.core.denoiser import Condition, Denoiser
+from dreamsr.core.model import ModelConfig, build_denoiser
 from dreamsr.core.pixels import from_tensor, to_tensor
+from dreamsr.core.process import ProcessConfig
 from dreamsr.errors import ConfigError, DataError, OutputError
 from dreamsr.measure import metrics
 from dreamsr.training import validation
+from dreamsr.training.config import TrainConfig
 from dreamsr.training.sample_grid import CAPTION_PX, GAP_PX, Column, blown_up, sample_grid
 from dreamsr.training.sanity import sanity_picture
 from dreamsr.training.validation import (

@@ -12,23 +12,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dreamsr.config import (
-    DreamConfig,
-    IDMConfig,
-    ModelConfig,
-    ProcessConfig,
-    RefinerConfig,
-    ResShiftConfig,
-    SR3Config,
-    TrainConfig,
-)
+from dreamsr.core.backbones.idm import IDMConfig
+from dreamsr.core.backbones.refiner import RefinerConfig
+from dreamsr.core.backbones.resshift import ResShiftConfig
+from dreamsr.core.backbones.sr3 import SR3Config
+from dreamsr.core.model import ModelConfig
+from dreamsr.core.process import ProcessConfig
 from dreamsr.data.sources import DataSource
 from dreamsr.training.checkpoints import checkpoints, read_state
+from dreamsr.training.config import DreamConfig, TrainConfig
 
 TINY = TrainConfig(
-    model=ModelConfig(
-        refiner=RefinerConfig(encoder_channels=8, encoder_blocks=1, channels=(8, 12), blocks_per_level=1)
-    ),
+    model=ModelConfig(sizes=RefinerConfig(encoder_channels=8, encoder_blocks=1, channels=(8, 12), blocks_per_level=1)),
     dream=DreamConfig(power=1.0, start=3),
     max_steps=8,
     base_steps=2,
@@ -45,13 +40,13 @@ MODELS = {
         backbone="sr3",
         prediction="eps",
         process=GAUSSIAN,
-        sr3=SR3Config(channels=8, multipliers=(1, 2), blocks_per_level=1, attention_levels=(1,), groups=4),
+        sizes=SR3Config(channels=8, multipliers=(1, 2), blocks_per_level=1, attention_levels=(1,), groups=4),
     ),
     "idm": ModelConfig(
         backbone="idm",
         prediction="eps",
         process=GAUSSIAN,
-        idm=IDMConfig(
+        sizes=IDMConfig(
             encoder_channels=8,
             encoder_blocks=1,
             channels=8,
@@ -65,7 +60,7 @@ MODELS = {
     "resshift": ModelConfig(
         backbone="resshift",
         process=ProcessConfig(timesteps=15, schedule="geometric", kappa=2.0),
-        resshift=ResShiftConfig(
+        sizes=ResShiftConfig(
             channels=8, multipliers=(1, 2), blocks_per_level=1, swin_width=8, heads=2, window=4, dropout=0.1, groups=4
         ),
     ),

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from dreamsr.config import IDMConfig, ModelConfig
 from dreamsr.core import resize
-from dreamsr.core.backbones import build_denoiser
+from dreamsr.core.backbones.idm import IDMConfig
 from dreamsr.core.denoiser import Condition
+from dreamsr.core.model import ModelConfig, build_denoiser
 from dreamsr.core.pixels import from_tensor, to_tensor
 from dreamsr.errors import DeviceError
 from dreamsr.measure.consistency import consistency_db
@@ -27,7 +27,7 @@ from tests.conftest import write_tiny_weights
 
 TINY_IDM = ModelConfig(
     backbone="idm",
-    idm=IDMConfig(
+    sizes=IDMConfig(
         encoder_channels=4,
         encoder_blocks=1,
         channels=4,

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dreamsr.core.backbones import build_denoiser
 from dreamsr.core.denoiser import Condition
 from dreamsr.core.device import Compute
+from dreamsr.core.model import build_denoiser
 from dreamsr.core.tiles import OVERLAP_PX, windows
 from dreamsr.errors import DeviceError, UsageError
 from dreamsr.measure.consistency import consistency_db

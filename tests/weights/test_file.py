@@ -16,15 +16,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dreamsr.config import ModelConfig, ProcessConfig, RefinerConfig, to_mapping
-from dreamsr.core.backbones import build_net
+from dreamsr.config import to_mapping
+from dreamsr.core.backbones.refiner import RefinerConfig
+from dreamsr.core.model import ModelConfig, build_net
+from dreamsr.core.process import ProcessConfig
 from dreamsr.errors import DreamsrError, WeightsError
 from dreamsr.weights import file as module
 from dreamsr.weights.file import FORMAT, load_weights, save_weights
 from tests.conftest import TINY
 
 SMALLEST = ModelConfig(
-    scale=2, refiner=RefinerConfig(encoder_channels=4, encoder_blocks=0, channels=(4,), blocks_per_level=1)
+    scale=2, sizes=RefinerConfig(encoder_channels=4, encoder_blocks=0, channels=(4,), blocks_per_level=1)
 )
 FUZZ_CASES = 5000
 

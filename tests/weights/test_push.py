@@ -16,10 +16,12 @@ import torch
 from PIL import Image
 
 from dreamsr.cli import main
-from dreamsr.config import DreamConfig, ModelConfig, TrainConfig, from_mapping, to_mapping
+from dreamsr.config import from_mapping, to_mapping
+from dreamsr.core.model import ModelConfig
 from dreamsr.errors import OutputError, UsageError, WeightsError
 from dreamsr.publishing import publish
 from dreamsr.publishing.publish import About, stage, write_stage
+from dreamsr.training.config import DreamConfig, TrainConfig
 from dreamsr.upscaling.upscaler import Upscaler
 from dreamsr.weights.file import load_weights, save_weights
 from dreamsr.weights.registry import parse_registry

@@ -12,6 +12,7 @@ parts: the query has an activation between its two layers (there they are one li
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
@@ -19,15 +20,42 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dreamsr.config import IDMConfig
+from dreamsr.config import require
 from dreamsr.core import resize
+from dreamsr.core.backbones.architecture import Architecture
 from dreamsr.core.backbones.refiner import Encoder
-from dreamsr.core.backbones.unet import UNet
+from dreamsr.core.backbones.unet import UNet, require_unet
 from dreamsr.core.denoiser import Condition
 from dreamsr.errors import ConfigError
 
 SLOPE = 0.2
 """Of the leaky ReLUs below zero."""
+
+
+@dataclass(frozen=True)
+class IDMConfig:
+    """Sizes of the encoder and of the U-Net with the implicit decoder. The default is the paper's 16 to 128 net.
+
+    encoder_channels, encoder_blocks: width and depth of the encoder of the small image.
+    query_width: width of the layer that finds features at coordinates.
+    channels, multipliers, blocks_per_level, attention_levels, dropout, groups: as in `SR3Config`.
+    """
+
+    encoder_channels: int = 64
+    encoder_blocks: int = 16
+    channels: int = 64
+    multipliers: tuple[int, ...] = (1, 2, 4, 8, 8)
+    blocks_per_level: int = 2
+    attention_levels: tuple[int, ...] = (3,)
+    query_width: int = 256
+    dropout: float = 0.2
+    groups: int = 32
+
+    def __post_init__(self) -> None:
+        require(1 <= self.encoder_channels <= 1024, "idm.encoder_channels", self.encoder_channels, "1..1024")
+        require(0 <= self.encoder_blocks <= 128, "idm.encoder_blocks", self.encoder_blocks, "0..128")
+        require(1 <= self.query_width <= 4096, "idm.query_width", self.query_width, "1..4096")
+        require_unet("idm", self)
 
 
 def nearest(size: int, new_size: int) -> tuple[Tensor, Tensor]:
@@ -95,9 +123,6 @@ class IDM(nn.Module):
     Raises ConfigError for a scale of 1, which leaves no factor to choose.
     """
 
-    continuous = True
-    predicts_base = False
-
     def __init__(self, config: IDMConfig, *, scale: int) -> None:
         super().__init__()
         if scale < 2:
@@ -155,3 +180,6 @@ class IDM(nn.Module):
             guide = F.leaky_relu(down(guide), SLOPE)
             levels.append(guide)
         return levels
+
+
+IDM_ARCHITECTURE = Architecture("idm", IDMConfig, lambda sizes, use: IDM(sizes, scale=use.scale), continuous=True)

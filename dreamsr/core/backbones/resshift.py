@@ -11,18 +11,51 @@ Normalisation looks at the whole input: a tile does not compute exactly what the
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dreamsr.config import ResShiftConfig
+from dreamsr.config import require
 from dreamsr.core import resize
+from dreamsr.core.backbones.architecture import Architecture, Use
 from dreamsr.core.backbones.blocks import LevelEmbedding, pad_to_multiple, require_own_scale
 from dreamsr.core.backbones.swin import SwinBlock
-from dreamsr.core.backbones.unet import GroupNorm, zeroed
+from dreamsr.core.backbones.unet import GroupNorm, require_widths, zeroed
 from dreamsr.core.denoiser import Condition
+
+
+@dataclass(frozen=True)
+class ResShiftConfig:
+    """Sizes of the Swin U-Net on the pixel-unshuffled image.
+
+    channels: width of the finest level.
+    swin_depth: Swin layers in each Swin block, alternately plain and shifted.
+    swin_width: width of each Swin block.
+    heads: of its attention, each swin_width / heads wide.
+    window: side of an attention window, in px of the level it works on.
+    multipliers, blocks_per_level, dropout, groups: as in `SR3Config`.
+    """
+
+    channels: int = 160
+    multipliers: tuple[int, ...] = (1, 2, 2, 4)
+    blocks_per_level: int = 2
+    swin_depth: int = 2
+    swin_width: int = 192
+    heads: int = 6
+    window: int = 8
+    dropout: float = 0.0
+    groups: int = 32
+
+    def __post_init__(self) -> None:
+        require(1 <= self.swin_depth <= 16, "resshift.swin_depth", self.swin_depth, "1..16")
+        require(1 <= self.window <= 64, "resshift.window", self.window, "1..64")
+        heads_fit = self.heads >= 1 and 1 <= self.swin_width <= 4096 and self.swin_width % self.heads == 0
+        require(heads_fit, "resshift.heads", self.heads, "a divisor of resshift.swin_width")
+        require_widths("resshift", self.channels, self.multipliers, self.blocks_per_level, self.groups)
+        require(0 <= self.dropout < 1, "resshift.dropout", self.dropout, "in [0, 1)")
 
 
 class ScaledBlock(nn.Module):
@@ -132,9 +165,6 @@ class ResShift(nn.Module):
     without it the output is the prediction (eps or v, as in DREAM's Table 3).
     """
 
-    continuous = False
-    predicts_base = False
-
     def __init__(self, config: ResShiftConfig, *, scale: int, kappa: float, residual: bool) -> None:
         super().__init__()
         self.scale = scale
@@ -159,3 +189,12 @@ class ResShift(nn.Module):
         out = self.unet(joined.contiguous(memory_format=torch.channels_last), self.embed(level))
         change = F.pixel_shuffle(out, self.scale).to(x_t.dtype)  # [B,3,H,W]
         return condition.y + change if self.residual else change
+
+
+def build_resshift(sizes: ResShiftConfig, use: Use) -> ResShift:
+    """The net as the process and the prediction want it."""
+    kappa = use.process.kappa if use.process.kind == "residual" else 0.0
+    return ResShift(sizes, scale=use.scale, kappa=kappa, residual=use.prediction == "x0")
+
+
+RESSHIFT_ARCHITECTURE = Architecture("resshift", ResShiftConfig, build_resshift)

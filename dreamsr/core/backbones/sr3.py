@@ -6,24 +6,45 @@ Predicts eps with the Gaussian process (x0 or v if so trained).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dreamsr.config import SR3Config
 from dreamsr.core import resize
+from dreamsr.core.backbones.architecture import Architecture
 from dreamsr.core.backbones.blocks import pad_to_multiple, require_own_scale
-from dreamsr.core.backbones.unet import UNet
+from dreamsr.core.backbones.unet import UNet, require_unet
 from dreamsr.core.denoiser import Condition
+
+
+@dataclass(frozen=True)
+class SR3Config:
+    """Sizes of the U-Net. The default is the paper's 16 to 128 net.
+
+    channels: width of the finest level, and of the code of the noise level.
+    multipliers: times `channels` the width of each level, the finest first.
+    blocks_per_level: residual blocks in each level on the way down; on the way up there is one more.
+    attention_levels: where attention follows each block; levels are counted from 0, the finest.
+    dropout: share of the values in each residual block that training drops.
+    groups: of each group normalisation.
+    """
+
+    channels: int = 64
+    multipliers: tuple[int, ...] = (1, 2, 4, 8, 8)
+    blocks_per_level: int = 2
+    attention_levels: tuple[int, ...] = (3,)
+    dropout: float = 0.2
+    groups: int = 32
+
+    def __post_init__(self) -> None:
+        require_unet("sr3", self)
 
 
 class SR3(nn.Module):
     """The backbone: y is bicubic, `forward` is one pass of the U-Net on y and x_t; any size."""
-
-    continuous = False
-    predicts_base = False
 
     def __init__(self, config: SR3Config, *, scale: int) -> None:
         super().__init__()
@@ -49,3 +70,6 @@ class SR3(nn.Module):
         """Repeat pixels, then convolve: features [B,C,h,w] of level i+1 -> [B,C,*size]."""
         out: Tensor = self.ups[i](F.interpolate(features, size=size, mode="nearest"))
         return out
+
+
+SR3_ARCHITECTURE = Architecture("sr3", SR3Config, lambda sizes, use: SR3(sizes, scale=use.scale))

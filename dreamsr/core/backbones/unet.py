@@ -9,18 +9,58 @@ Normalisation and attention look at the whole input: a tile does not compute exa
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dreamsr.config import IDMConfig, SR3Config
+from dreamsr.config import require
 
 Enlarge = Callable[[int, Tensor, tuple[int, int]], Tensor]
 """(i, features [B,C,h,w] of level i+1, (height, width) of level i) -> features [B,C,height,width] for level i."""
 
 WAVES_SPAN = 1e4
 FASTEST_WAVE = 5000.0
+
+
+class UNetSizes(Protocol):
+    """What the configurations of SR3 and IDM have in common; their fields are explained there."""
+
+    @property
+    def channels(self) -> int: ...
+    @property
+    def multipliers(self) -> tuple[int, ...]: ...
+    @property
+    def blocks_per_level(self) -> int: ...
+    @property
+    def attention_levels(self) -> tuple[int, ...]: ...
+    @property
+    def dropout(self) -> float: ...
+    @property
+    def groups(self) -> int: ...
+
+
+def require_widths(table: str, channels: int, multipliers: tuple[int, ...], blocks: int, groups: int) -> None:
+    """Widths, depth and group normalisation of a U-Net fit together."""
+    require(1 <= channels <= 4096, f"{table}.channels", channels, "1..4096")
+    require(1 <= len(multipliers) <= 8, f"{table}.multipliers", multipliers, "1 to 8 levels")
+    require(all(1 <= m <= 64 for m in multipliers), f"{table}.multipliers", multipliers, "each 1..64")
+    require(1 <= blocks <= 16, f"{table}.blocks_per_level", blocks, "1..16")
+    require(groups >= 1 and channels % groups == 0, f"{table}.groups", groups, f"a divisor of {table}.channels")
+
+
+def require_unet(table: str, config: UNetSizes) -> None:
+    """The same, with attention and dropout."""
+    require_widths(table, config.channels, config.multipliers, config.blocks_per_level, config.groups)
+    levels = config.attention_levels
+    require(
+        all(0 <= level < len(config.multipliers) for level in levels),
+        f"{table}.attention_levels",
+        levels,
+        "levels counted from 0, below the number of multipliers",
+    )
+    require(0 <= config.dropout < 1, f"{table}.dropout", config.dropout, "in [0, 1)")
 
 
 class GroupNorm(nn.GroupNorm):
@@ -117,7 +157,7 @@ class UNet(nn.Module):
     predicts noise that is the mean of all answers. `widths` are the channels of each level, the finest first.
     """
 
-    def __init__(self, config: SR3Config | IDMConfig, *, inputs: int, outputs: int) -> None:
+    def __init__(self, config: UNetSizes, *, inputs: int, outputs: int) -> None:
         super().__init__()
         code, blocks = config.channels, config.blocks_per_level
         self.widths = tuple(config.channels * multiplier for multiplier in config.multipliers)

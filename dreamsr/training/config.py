@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Literal
 
-from dreamsr.config.checks import require
-from dreamsr.config.model import ModelConfig
+from dreamsr.config import require
+from dreamsr.core.model import ModelConfig
+from dreamsr.data.settings import CropConfig, PhotoConfig
 
 
 @dataclass(frozen=True)
 class DreamConfig:
-    """DREAM's settings: `power` is p of lam = level ** p; infinity means plain training.
+    """DREAM's settings.
 
-    `start` is the optimizer step from which the model's own estimate is good enough to be used.
+    power: p of lam = level ** p; infinity means plain training.
+    start: the optimizer step from which the model's own estimate is good enough to be used.
     """
 
     power: float = 1.0
@@ -89,91 +91,33 @@ Stage = Literal["base", "plain", "dream", "finish"]
 
 
 @dataclass(frozen=True)
-class PhotoConfig:
-    """The degradation "photo": what happens to pictures on their way through cameras, phones and the web.
-
-    Second-order blur, resize, noise and JPEG after Real-ESRGAN (Wang et al. 2021, section 3) with BSRGAN's random
-    order (Zhang et al. 2021). Pairs are ranges to draw from; blur in px (standard deviation), noise in levels of
-    255, resize as a factor (of the large image in the first round, of the small one in the second), JPEG as
-    Pillow's quality. `second_probability` is that of the second round, `grey_noise_probability` that of noise equal
-    in all channels, `poisson_probability` that of shot noise, `sinc_probability` that of ringing in place of a blur.
-
-    For everyday pictures, which suffer less and otherwise; at their defaults these change nothing:
-    clean_share: of crops that are shrunk by MATLAB's bicubic and nothing else.
-    light_share: of crops shrunk likewise and then compressed once, by JPEG of quality 75..98.
-    early_shrink_probability: the picture is shrunk, with a filter, right after the first blur, so that the first
-        round's noise and JPEG are those of a small picture and its resize is relative to the small image.
-    resize_probability: of the resize in each round.
-    jpeg_probability: of each compression.
-    double_jpeg_probability: of a second JPEG behind each, of another quality and on another grid of blocks.
-    subsampling_probability: of JPEG with colour at half the size (4:2:0), as most cameras and sites write, not 4:4:4.
-    webp_probability: of WebP in place of JPEG, of the same quality number; its colour always has half the size.
-    sharpen_probability: of unsharp masking, of radius .6..1.3 px, before the first JPEG, as phones do.
-    sharpen: its amount; 1 adds once what the blur takes away.
-    camera_noise_probability: of noise as cameras leave it, in place of the other two kinds: fine in luma, in coloured
-        blobs of some px in chroma, and twice as strong in shadows as in the light.
-    chroma_noise: strength of those blobs, as a factor of the noise in luma.
-    """
-
-    blur_px: tuple[float, float] = (0.2, 3.0)
-    blur_probability: float = 0.9
-    second_blur_px: tuple[float, float] = (0.2, 1.5)
-    second_blur_probability: float = 0.6
-    resize: tuple[float, float] = (0.3, 1.5)
-    second_resize: tuple[float, float] = (0.5, 1.3)
-    noise: tuple[float, float] = (1.0, 25.0)
-    noise_probability: float = 0.9
-    grey_noise_probability: float = 0.4
-    poisson_probability: float = 0.5
-    jpeg_quality: tuple[int, int] = (30, 95)
-    second_probability: float = 0.8
-    sinc_probability: float = 0.1
-    final_sinc_probability: float = 0.4
-    clean_share: float = 0.0
-    light_share: float = 0.0
-    early_shrink_probability: float = 0.0
-    resize_probability: float = 1.0
-    jpeg_probability: float = 1.0
-    double_jpeg_probability: float = 0.0
-    subsampling_probability: float = 0.7
-    webp_probability: float = 0.0
-    sharpen_probability: float = 0.0
-    sharpen: tuple[float, float] = (0.3, 1.2)
-    camera_noise_probability: float = 0.0
-    chroma_noise: tuple[float, float] = (0.3, 1.5)
-
-    def __post_init__(self) -> None:
-        for name in (one.name for one in fields(self) if one.name.endswith(("_probability", "_share"))):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"photo.{name}", value, "in [0, 1]")
-        shares = self.clean_share + self.light_share
-        require(shares <= 1, "photo.clean_share + photo.light_share", shares, "at most 1")
-        for name, least, most in (
-            ("blur_px", 0, 20),
-            ("second_blur_px", 0, 20),
-            ("resize", 0.05, 4),
-            ("second_resize", 0.05, 4),
-            ("noise", 0, 128),
-            ("sharpen", 0, 10),
-            ("chroma_noise", 0, 10),
-        ):
-            low, high = getattr(self, name)
-            require(least <= low <= high <= most, f"photo.{name}", (low, high), f"rising and in {least}..{most}")
-        low, high = self.jpeg_quality
-        require(1 <= low <= high <= 100, "photo.jpeg_quality", (low, high), "rising and in 1..100")
-
-
-@dataclass(frozen=True)
 class TrainConfig:
-    """One training run. Sizes in pixels of the small image unless the name says otherwise.
+    """One training run.
 
-    One optimizer step takes `batch_size` crops `accumulate` times in each process. `loss` is that of a denoising
-    step; the base is always trained by l1. `ema_halflife_steps` 0 keeps the weights as they are. With
-    `continuous_time` the noise level is drawn between whole times, as SR3 does. `valid_steps` are the numbers of
-    denoising steps that every validation tries, `default_steps` what the weights recommend for use. `drawn_share` is
-    the share of crops that are cut from drawn pictures (text, screens, line art, pixel art) in place of photos.
-
-    The first `base_steps` train the base alone, the last `finish.steps` finish the net on its own rollouts.
+    model: what is trained.
+    dream: how DREAM trains it.
+    finish: how the last steps finish it on its own rollouts.
+    degradation, photo, drawn_share, crop_low_px, crop_candidates, shrink_factors: the crops; see `CropConfig`.
+    max_steps: optimizer steps in all.
+    base_steps: how many of them, the first, train the base alone.
+    batch_size: crops that a process passes through the net at once.
+    accumulate: batches that make one optimizer step, in each process.
+    loss: of a denoising step, the mean of the absolute or of the squared error; the base is always trained by l1.
+    continuous_time: draw the noise level between whole times too, as SR3 does.
+    learning_rate: the highest.
+    rate_schedule: how it goes on after the warm-up: "cosine" falls to a hundredth, "constant" stays.
+    warmup_steps: optimizer steps in which the rate rises to its highest.
+    betas: Adam's decay of the mean gradient and of the mean squared gradient.
+    clip_norm: longer gradients are shortened to this norm; infinity never does.
+    ema_halflife_steps: optimizer steps after which a step counts half in the averaged weights; 0 averages nothing.
+    precision: number format that the net runs in; "auto" is bf16 where the hardware computes it natively.
+    default_steps: denoising steps that the weights recommend for use.
+    save_every: optimizer steps between checkpoints.
+    keep_last: so many checkpoints are kept.
+    valid_every: optimizer steps between validations.
+    valid_steps: numbers of denoising steps that every validation tries.
+    valid_limit: pictures of the validation folder that are measured.
+    seed: of the net's first parameters, of the crops and of all noise.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -210,11 +154,6 @@ class TrainConfig:
         require(self.max_steps >= 0, "max_steps", self.max_steps, "0 or more")
         require(self.base_steps >= 0, "base_steps", self.base_steps, "0 or more")
         require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
-        require(self.crop_low_px >= 8, "crop_low_px", self.crop_low_px, "8 or more")
-        require(self.crop_candidates >= 1, "crop_candidates", self.crop_candidates, "1 or more")
-        shrinks_fit = bool(self.shrink_factors) and all(1 <= s <= 8 for s in self.shrink_factors)
-        require(shrinks_fit, "shrink_factors", self.shrink_factors, "integers 1..8")
-        require(0 <= self.drawn_share <= 1, "drawn_share", self.drawn_share, "in [0, 1]")
         require(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "above 0 and finite")
         require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")
         require(self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0, or inf for no clipping")
@@ -226,9 +165,9 @@ class TrainConfig:
         require(self.valid_limit >= 1, "valid_limit", self.valid_limit, "1 or more")
         steps, most = self.valid_steps, self.model.process.timesteps
         require(all(s >= 1 for s in steps), "valid_steps", steps, f"numbers in 1..{most}")
-        require(self.seed >= 0, "seed", self.seed, "0 or more")
         require(self.default_steps >= 1, "default_steps", self.default_steps, "1 or more")
         require(self.save_every >= 1, "save_every", self.save_every, "1 or more")
+        _ = self.crops  # they check their own fields
         if self.finish.steps > 0:
             self._require_room_to_finish()
 
@@ -243,6 +182,20 @@ class TrainConfig:
             backbone = self.model.backbone
             possible = "refiner where finish.features is encoder or finish.discriminator is features"
             require(backbone == "refiner", "model.backbone", backbone, possible)
+
+    @property
+    def crops(self) -> CropConfig:
+        """What the pictures' room is told of the run. Raises ConfigError where it is impossible."""
+        return CropConfig(
+            scale=self.model.scale,
+            crop_low_px=self.crop_low_px,
+            crop_candidates=self.crop_candidates,
+            shrink_factors=self.shrink_factors,
+            degradation=self.degradation,
+            photo=self.photo,
+            drawn_share=self.drawn_share,
+            seed=self.seed,
+        )
 
     @property
     def finish_start(self) -> int:
