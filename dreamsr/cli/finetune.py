@@ -74,9 +74,10 @@ def finetune(
     enough for 10 to 500 pictures. Some of them are held out, and measured before and after. Leaves
     OUT/model.safetensors, which `dreamsr upscale --weights OUT` takes.
     """
+    from dreamsr.data.recipes import degradation_table
     from dreamsr.training.finetune import finetune as finetune_task
     from dreamsr.training.finetune import suited
-    from dreamsr.training.resolve import altered, data_source, degradation_table, finish_table, name_of
+    from dreamsr.training.resolve import altered, data_source, finish_table, name_of
 
     options = {
         **degradation_table(degradation),
