@@ -28,7 +28,8 @@ CHOICE = "choice"
 class Choice:
     """A field that holds one of several dataclasses: of `kinds()`, the one called as field `by` says.
 
-    In a mapping it stands under that name. Tables of the other names are checked, then ignored.
+    In a mapping it stands under that name. Tables of the other names are checked, then ignored. Field `by` is a text
+    with a default.
     """
 
     by: str

@@ -3,17 +3,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import tomllib
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, get_type_hints
 
 import pytest
 
-from dreamsr.config import from_mapping, to_mapping
+from dreamsr.config import chosen, from_mapping, to_mapping
+from dreamsr.core.backbones import config_classes
 from dreamsr.core.backbones.refiner import RefinerConfig
 from dreamsr.core.model import ModelConfig
 from dreamsr.core.process import ProcessConfig
+from dreamsr.data.settings import CropConfig, PhotoConfig
 from dreamsr.errors import ConfigError
-from dreamsr.training.config import DreamConfig, TrainConfig
+from dreamsr.training.config import DreamConfig, FinishConfig, TrainConfig
 
 RESSHIFT = ModelConfig(
     scale=2,
@@ -91,6 +95,64 @@ def test_configurations_cannot_be_changed(config: Any) -> None:
 def test_dream_is_enabled_by_a_finite_power() -> None:
     assert DreamConfig(power=0).enabled
     assert not DreamConfig(power=math.inf).enabled
+
+
+CONFIGS = (
+    *(TrainConfig, DreamConfig, FinishConfig, CropConfig, PhotoConfig),
+    *(ModelConfig, ProcessConfig, *config_classes().values()),
+)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.__name__)
+def test_every_field_is_explained_once_where_it_is_declared(config: Any) -> None:
+    heads = re.findall(r"^    (\w+(?:, \w+)*): ", config.__doc__, re.MULTILINE)
+    assert sorted(", ".join(heads).split(", ")) == sorted(one.name for one in dataclasses.fields(config))
+
+
+def test_the_list_of_configurations_is_complete() -> None:
+    found = {one for config in CONFIGS for one in get_type_hints(config).values() if dataclasses.is_dataclass(one)}
+    assert found < set(CONFIGS)
+
+
+@dataclass(frozen=True)
+class Frame:
+    width_px: int
+    colour: tuple[int, int, int] = (0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Line:
+    points: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Drawing:
+    kind: str = "frame"
+    shape: Any = field(default=None, metadata=chosen("kind", lambda: {"frame": Frame, "line": Line}))
+
+
+def test_any_frozen_dataclass_is_read_and_written() -> None:
+    drawing = from_mapping(Drawing, {"kind": "line", "line": {"points": [1, "inf"]}}, source="x")
+    assert drawing == Drawing("line", Line((1.0, math.inf)))
+    assert to_mapping(drawing) == {"kind": "line", "line": {"points": [1.0, "inf"]}}
+    assert from_mapping(Drawing, {"frame": {"width_px": 3}, "line": {}}, source="x") == Drawing("frame", Frame(3))
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"frame": {}}, "x: frame.width_px: Field required"),
+        ({"line": {"points": ["a"]}}, "x: line.points.0: Input should be a valid number"),
+        ({"line": {"colour": [0, 0, 0]}}, "x: line.colour: Unexpected keyword argument"),
+        ({"shape": {}}, "x: shape: Unexpected keyword argument"),
+        ({"kind": "circle"}, "x: kind: Input should be 'frame' or 'line'"),
+        ({"frame": None}, "x: frame: Input should be an object"),
+    ],
+)
+def test_what_does_not_fit_any_dataclass_is_named(values: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_mapping(Drawing, values, source="x")
+    assert str(caught.value) == told
 
 
 def refused(values: Any) -> str:

@@ -18,12 +18,13 @@ from dreamsr.bench.calibration import calibration, weights_facts
 from dreamsr.bench.dataset import Dataset, open_datasets
 from dreamsr.bench.methods import Command, Interpolation, Method, Outputs
 from dreamsr.bench.places import Read, require_pictures, weights_files
-from dreamsr.bench.protocol import choose_protocol, parse_degradation
+from dreamsr.bench.protocol import choose_protocol
 from dreamsr.bench.speed import speed
 from dreamsr.bench.store import Store, default_folder
 from dreamsr.bench.sweep import OnProgress, Result, Sweep
 from dreamsr.bench.weights import Weights, weights_name
 from dreamsr.core.device import choose_compute
+from dreamsr.data.shrinking import parse_degradation
 from dreamsr.errors import ConfigError, UsageError
 from dreamsr.measure.lpips import Perceptual
 from dreamsr.measure.machine import environment
@@ -138,6 +139,7 @@ def read_by(request: Request) -> Read:
     references = [weights_name(reference)[1] for reference in (*request.weights, *request.ablation)]
     folders = (*request.data, *request.low, *(folder for _, folder in request.outputs))
     files = [path for reference in references for path in weights_files(reference)]
+    files += [Path(request.degradation)] if request.degradation.endswith(".toml") else []
     return Read(tuple(Path(folder) for folder in folders), tuple(files))
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dreamsr.bench.protocol import Degradation, KnownSet, Protocol, cut_truth, known_set
+from dreamsr.bench.protocol import KnownSet, Protocol, cut_truth, known_set
 from dreamsr.core.pixels import Pixels
+from dreamsr.data.shrinking import Degradation
 from dreamsr.errors import DataError, ImageError
 from dreamsr.measure import metrics
 from dreamsr.pictures.folders import ENDINGS

@@ -53,9 +53,13 @@ Low = Annotated[
     list[Path] | None, typer.Option(help="Folder of given small pictures, one for each of DATA.", rich_help_panel=RULES)
 ]
 Degradation = Annotated[
-    str, typer.Option(help="bicubic, or a sum such as blur-1.2+noise-10+jpeg-75.", rich_help_panel=RULES)
+    str,
+    typer.Option(
+        help="As in training (bicubic, everyday, photo, a .toml table), or blur-1.2+noise-10+jpeg-75.",
+        rich_help_panel=RULES,
+    ),
 ]
-DegradationSeed = Annotated[int, typer.Option(help="Of the degradation's noise.", rich_help_panel=RULES)]
+DegradationSeed = Annotated[int, typer.Option(help="Of what the degradation draws.", rich_help_panel=RULES)]
 Square = Annotated[int, typer.Option(help="Side of the squares of --protocol idm, in px.", rich_help_panel=RULES)]
 Lpips = Annotated[str, typer.Option(help="alex, vgg, both with a comma, or none.", rich_help_panel=RULES)]
 Limit = Annotated[int | None, typer.Option(help="Only the first pictures of each set.", rich_help_panel=RULES)]
@@ -146,7 +150,7 @@ def bench(
         commands=tuple(_named(text, "--command 'NAME=tool {input} {output}'") for text in commands or ()),
         command_timeout_s=command_timeout,
         protocol=protocol,
-        degradation=degradation,
+        degradation=str(Path(degradation).resolve()) if degradation.endswith(".toml") else degradation,
         degradation_seed=degradation_seed,
         scale=scale,
         square_px=square,

@@ -75,9 +75,10 @@ def finetune(
     2,000 steps with DREAM at a low rate unless told otherwise: enough for 10 to 500 pictures. Some of them are held
     out, and measured before and after. Leaves OUT/model.safetensors, which `dreamsr upscale --weights OUT` takes.
     """
+    from dreamsr.data.recipes import degradation_table
     from dreamsr.training.finetune import FINETUNE
     from dreamsr.training.finetune import finetune as finetune_task
-    from dreamsr.training.resolve import altered, data_source, degradation_table, finish_table, name_of
+    from dreamsr.training.resolve import altered, data_source, finish_table, name_of
 
     use_threads(threads)
     options = {

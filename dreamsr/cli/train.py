@@ -162,7 +162,8 @@ def train(
     Leaves OUT/model.safetensors, which `dreamsr upscale --weights OUT` takes. Unless told otherwise, everything is as
     the preset says. Stopped by ctrl-C or SIGTERM, a run goes on with --resume.
     """
-    from dreamsr.training.resolve import data_source, degradation_table, finish_table, name_of, resolve
+    from dreamsr.data.recipes import degradation_table
+    from dreamsr.training.resolve import data_source, finish_table, name_of, resolve
     from dreamsr.training.start import load_start
 
     use_threads(threads)

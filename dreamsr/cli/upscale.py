@@ -118,7 +118,7 @@ Quality = Annotated[
     int | None,
     typer.Option(
         metavar="1..100",
-        help="Of JPEG (95), WebP (90; 100 is lossless) and AVIF (90).",
+        help="Of JPEG (95), WebP (90; 100 is lossless), AVIF and HEIC (90).",
         show_default=False,
         rich_help_panel=FILES,
     ),

@@ -167,7 +167,7 @@ class TrainConfig:
         require(all(s >= 1 for s in steps), "valid_steps", steps, f"numbers in 1..{most}")
         require(self.default_steps >= 1, "default_steps", self.default_steps, "1 or more")
         require(self.save_every >= 1, "save_every", self.save_every, "1 or more")
-        _ = self.crops
+        _ = self.crops  # they check their own fields
         if self.finish.steps > 0:
             self._require_room_to_finish()
 

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from dreamsr.data.settings import PhotoConfig
+from dreamsr.data.recipes import Table, degradation_names, load_degradation, read_table
 from dreamsr.errors import ConfigError, UsageError
 
-Table = dict[str, Any]
 LONGEST_CHAIN = 8
 
 
@@ -39,19 +38,6 @@ class Preset:
 def preset_names() -> tuple[str, ...]:
     """The presets that come with dreamsr."""
     return tuple(sorted(p.name.removesuffix(".toml") for p in _folder().iterdir() if p.name.endswith(".toml")))
-
-
-@cache
-def degradation_names() -> tuple[str, ...]:
-    """The tables of the degradation "photo" that come with dreamsr."""
-    folder = _folder() / "degradations"
-    return tuple(sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml")))
-
-
-def load_degradation(name: str) -> Table:
-    """One of `degradation_names` as fields of `PhotoConfig`, all of them, so that none of an earlier table stays."""
-    own = tomllib.loads((_folder() / "degradations" / f"{name}.toml").read_text(encoding="utf-8"))
-    return merged(asdict(PhotoConfig()), own)
 
 
 def load_preset(name: str) -> Preset:
@@ -93,16 +79,6 @@ def parse_settings(texts: Iterable[str]) -> Table:
             table = {key: table}
         result = merged(result, table)
     return result
-
-
-def read_table(path: Path) -> Table:
-    """A TOML file. Raises ConfigError in one line where it cannot be read."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a TOML file ({error})") from None
 
 
 def _chained(name: str, seen: tuple[str, ...]) -> Table:

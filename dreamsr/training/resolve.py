@@ -9,21 +9,16 @@ from typing import Any
 
 from dreamsr.config import from_mapping, to_mapping
 from dreamsr.core.model import ModelConfig
+from dreamsr.data.recipes import Table
 from dreamsr.data.sources import DataSource
 from dreamsr.errors import UsageError
 from dreamsr.training.config import TrainConfig
 from dreamsr.training.presets import (
     Preset,
-    Table,
-    degradation_names,
-    load_degradation,
     load_preset,
     merged,
     parse_settings,
-    read_table,
 )
-
-DEGRADATIONS = ("bicubic", "photo")
 
 
 def resolve(
@@ -84,23 +79,6 @@ def dream_table(values: Mapping[str, Any], preset_power: float, given: Mapping[s
     before = values.get("dream", {}).get("power", math.inf)
     chosen = power if power is not None else before if math.isfinite(float(before)) else preset_power
     return {"dream": {"power": chosen, **({} if start is None else {"start": start})}}
-
-
-def degradation_table(text: str | None) -> Table:
-    """What `--degradation` asks for: a name, or a table that shapes "photo", by name or as a TOML file.
-
-    Raises UsageError, ConfigError.
-    """
-    if text is None:
-        return {}
-    if text in DEGRADATIONS:
-        return {"degradation": text}
-    if text in degradation_names():
-        return {"degradation": "photo", "photo": load_degradation(text)}
-    if text.endswith(".toml"):
-        return {"degradation": "photo", "photo": read_table(Path(text))}
-    possible = ", ".join((*DEGRADATIONS, *degradation_names()))
-    raise UsageError(f"--degradation is {text!r}, but it must be {possible}, or a .toml file")
 
 
 def data_source(data: str | None, hr: Path | None, lr: Path | None) -> DataSource:

@@ -14,17 +14,20 @@ from dreamsr.bench.dataset import Dataset, most_detailed, open_datasets, partner
 from dreamsr.bench.methods import Interpolation, Variant
 from dreamsr.bench.protocol import (
     PROTOCOLS,
-    Degradation,
     centre_square,
     choose_protocol,
     cut_truth,
-    gaussian_blur,
     known_set,
-    parse_degradation,
 )
+from dreamsr.config import from_mapping
 from dreamsr.core import resize
+from dreamsr.core.noise import seed_of
 from dreamsr.core.pixels import Pixels
-from dreamsr.errors import DataError, ImageError, UsageError
+from dreamsr.data.degradation import degrade_photo
+from dreamsr.data.recipes import load_degradation
+from dreamsr.data.settings import PhotoConfig
+from dreamsr.data.shrinking import Degradation, gaussian_blur, parse_degradation
+from dreamsr.errors import ConfigError, DataError, ImageError, UsageError
 from dreamsr.measure import metrics
 
 PICTURES = Path(__file__).parents[1] / "pictures"
@@ -150,6 +153,34 @@ def test_degradations_are_parsed_and_repeat_by_seed_and_number() -> None:
 def test_impossible_degradations_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--degradation"):
         parse_degradation(text)
+
+
+@pytest.mark.parametrize("name", ["photo", "everyday", "table"])
+def test_what_training_takes_makes_the_same_small_pictures(tmp_path: Path, name: str) -> None:
+    pixels = drawn(64, 96)
+    (tmp_path / "mine.toml").write_text("jpeg_quality = [40, 60]\nblur_probability = 1.0\n")
+    config = {
+        "photo": PhotoConfig(),
+        "everyday": from_mapping(PhotoConfig, load_degradation("everyday"), source=name),
+        "table": PhotoConfig(jpeg_quality=(40, 60), blur_probability=1.0),
+    }[name]
+    asked = parse_degradation(str(tmp_path / "mine.toml") if name == "table" else name, seed=3)
+    low = asked.apply(metrics.planes(pixels), 4, 7)
+    assert low.shape == (16, 24, 3)
+    assert np.array_equal(low, degrade_photo(pixels, scale=4, config=config, seed=seed_of(3, 7)))
+    assert not np.array_equal(low, asked.apply(metrics.planes(pixels), 4, 8))
+    words = PROTOCOLS["standard"].words(scale=4, degradation=asked, paired=False, square_px=512)["small_image"]
+    told = "photo with blur_probability=1.0 jpeg_quality=[40, 60]" if name == "table" else name
+    assert words == f"{told} (seed 3), 8 bit"
+
+
+def test_a_wrong_table_is_refused_by_the_name_of_its_field(tmp_path: Path) -> None:
+    table = tmp_path / "wrong.toml"
+    table.write_text("blurr_px = [1, 2]\n")
+    with pytest.raises(ConfigError, match="blurr_px"):
+        parse_degradation(str(table))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        parse_degradation(str(tmp_path / "none.toml"))
 
 
 def test_blur_keeps_the_mean_of_constants_and_smooths() -> None:

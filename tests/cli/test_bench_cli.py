@@ -237,3 +237,20 @@ def test_saved_pictures_stay_below_their_folder(bench: Bench, folder: Path, tiny
     new = set(snapshot(folder)) - before
     assert len(new) == 2 * 4
     assert all(name.startswith("out/") for name in new)
+
+
+def test_a_degradation_of_training_is_measured_and_checked_from_anywhere(
+    bench: Bench, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "mine.toml").write_text("noise = [20.0, 25.0]\nnoise_probability = 1.0\n")
+    for name, asked in (("clean", "bicubic"), ("everyday", "everyday"), ("mine", "mine.toml")):
+        assert bench("--degradation", asked, "--json", f"{name}.json", "--steps", "1", "--lpips", "none", "-q") == 0
+    reports = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("clean", "everyday", "mine")}
+    assert reports["mine"]["rows"][0]["psnr_y"] < reports["clean"]["rows"][0]["psnr_y"] - 1
+    assert "noise=[20.0, 25.0]" in reports["mine"]["protocol"]["small_image"]
+    assert len({report["datasets"][0]["sha256"] for report in reports.values()}) == 3
+    monkeypatch.chdir("/")
+    assert cli.main(["bench", "--check", str(folder / "mine.json"), "-q"]) == 0
+    (folder / "mine.toml").write_text("noise = [2.0, 2.0]\n")
+    assert cli.main(["bench", "--check", str(folder / "mine.json"), "-q"]) == 1
+    assert "pictures sha256" in capsys.readouterr().out

@@ -8,13 +8,14 @@ import pytest
 from dreamsr.cli import main
 from dreamsr.cli.train_view import duration
 from dreamsr.core.model import ModelConfig
+from dreamsr.data.recipes import degradation_table
 from dreamsr.data.settings import PhotoConfig
 from dreamsr.errors import ConfigError, UsageError
 from dreamsr.pictures.read import from_pil
 from dreamsr.pictures.write import write_picture
 from dreamsr.training.config import DreamConfig, TrainConfig
 from dreamsr.training.presets import preset_names
-from dreamsr.training.resolve import altered, data_source, degradation_table, finish_table, name_of, resolve
+from dreamsr.training.resolve import altered, data_source, finish_table, name_of, resolve
 from dreamsr.weights.file import load_weights
 
 ASKED_NOTHING = {"enabled": None, "power": None, "start": None}

@@ -5,12 +5,11 @@ import pytest
 
 from dreamsr.config import from_mapping
 from dreamsr.core.backbones import config_classes
+from dreamsr.data.recipes import degradation_names, load_degradation
 from dreamsr.data.settings import PhotoConfig
 from dreamsr.errors import ConfigError, UsageError
 from dreamsr.training.config import TrainConfig
 from dreamsr.training.presets import (
-    degradation_names,
-    load_degradation,
     load_preset,
     merged,
     parse_settings,

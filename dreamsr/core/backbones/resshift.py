@@ -32,14 +32,11 @@ class ResShiftConfig:
     """Sizes of the Swin U-Net on the pixel-unshuffled image.
 
     channels: width of the finest level.
-    multipliers: times `channels` the width of each level, the finest first.
-    blocks_per_level: residual blocks in each level on the way down; on the way up there is one more.
     swin_depth: Swin layers in each Swin block, alternately plain and shifted.
     swin_width: width of each Swin block.
     heads: of its attention, each swin_width / heads wide.
     window: side of an attention window, in px of the level it works on.
-    dropout: share of the values in each residual block that training drops.
-    groups: of each group normalisation.
+    multipliers, blocks_per_level, dropout, groups: as in `SR3Config`.
     """
 
     channels: int = 160
