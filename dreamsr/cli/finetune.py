@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dreamsr.cli import console
+from dreamsr.cli.options import Threads, use_threads
 from dreamsr.cli.train import (
     DATA,
     Accumulate,
@@ -67,6 +68,7 @@ def finetune(
     device: Device = "auto",
     precision: Precision = None,
     workers: Workers = 0,
+    threads: Threads = None,
 ) -> None:
     """Fit existing weights to your own pictures, and say what that gained there and cost elsewhere.
 
@@ -79,6 +81,7 @@ def finetune(
     from dreamsr.training.finetune import suited
     from dreamsr.training.resolve import altered, data_source, finish_table, name_of
 
+    use_threads(threads)
     options = {
         **degradation_table(degradation),
         **finish_table(finish),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dreamsr.cli import console
+from dreamsr.cli.options import MACHINE, Threads, use_threads
 from dreamsr.cli.train_view import train_view
 from dreamsr.errors import UsageError
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from dreamsr.training.config import TrainConfig
     from dreamsr.training.start import Start as Beginning
 
-DATA, DREAM, RUN, MACHINE = "Data", "DREAM", "Run", "Machine"
+DATA, DREAM, RUN = "Data", "DREAM", "Run"
 
 Data = Annotated[
     str | None,
@@ -151,6 +152,7 @@ def train(
     device: Device = "auto",
     precision: Precision = None,
     workers: Workers = 0,
+    threads: Threads = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -169,6 +171,7 @@ def train(
     from dreamsr.training.resolve import data_source, finish_table, name_of, resolve
     from dreamsr.training.start import load_start
 
+    use_threads(threads)
     options = {
         **degradation_table(degradation),
         **finish_table(finish),
