@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dreamsr.cli import bench_view, console
-from dreamsr.cli.options import checked_precision
+from dreamsr.cli.options import Threads, checked_precision
 from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -85,7 +85,6 @@ Work = Annotated[Path | None, typer.Option(help="Where finished pictures are rem
 Fresh = Annotated[bool, typer.Option("--fresh", help="Compute everything again.")]
 Device = Annotated[str, typer.Option(help="auto, cuda, cuda:1, mps or cpu.")]
 Precision = Annotated[str, typer.Option(help="auto, bf16 or fp32.")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads; default: torch's own choice.")]
 Tile = Annotated[int, typer.Option(help="Side of the tiles in px of the small picture.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 

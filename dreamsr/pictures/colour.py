@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dreamsr.errors import ImageError
+from dreamsr.pictures import heic
 from dreamsr.pictures.boxes import Nclx, nclx_of, properties_of_main
 from dreamsr.pictures.exif import is_adobe_rgb
 from dreamsr.pictures.icc import fitting_profile
@@ -107,7 +108,7 @@ def _codes(image: Image.Image, data: bytes) -> Nclx | None:
             if name == b"IDAT":
                 return None
         return None
-    return nclx_of(properties_of_main(data)) if image.format in ("AVIF", "HEIF") else None
+    return nclx_of(properties_of_main(data)) if image.format in ("AVIF", heic.PLUGIN) else None
 
 
 def _of_codes(codes: Nclx, name: str) -> tuple[Primaries, Curve]:

@@ -5,6 +5,7 @@ import re
 import numpy as np
 from PIL import Image
 
+from dreamsr.pictures import heic
 from dreamsr.pictures.boxes import bits_of, properties_of_main
 from dreamsr.pictures.inscriptions import plain_text
 from dreamsr.pictures.opening import format_of
@@ -24,8 +25,10 @@ def not_read(image: Image.Image, data: bytes, *, is_deep: bool, dtype: np.dtype[
     if bits > 8 and dtype == np.uint8:
         kind = "CMYK" if image.mode == "CMYK" else format_of(image)
         notes.append(f"{bits}-bit {kind} became 8 bit as it was read")
-    if image.format == "MPO" and getattr(image, "n_frames", 1) > 1:
-        notes.append("what else the file holds (a preview, a depth or gain map) was left out")
+    more = image.format in ("MPO", heic.PLUGIN) and getattr(image, "n_frames", 1) > 1
+    mapped = image.format in ("AVIF", heic.PLUGIN) and b"tmap" in data[8:64]  # the brand of gain maps
+    if more or mapped or image.info.get("aux") or image.info.get("depth_images"):
+        notes.append("what else the file holds (more pictures, a depth or gain map) was left out")
     if format_of(image) == "JPEG" and FILM_BEHIND.search(data):
         notes.append("the film in the file was left out")
     return tuple(notes)

@@ -1,7 +1,7 @@
 """What a picture is between disk and model: upright pixels, an optional mask, and the metadata that travels along."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,21 @@ from dreamsr.errors import OutputError, printable
 
 Array = NDArray[Any]
 
-FORMATS: Mapping[str, tuple[str, ...]] = {
+FORMATS: dict[str, tuple[str, ...]] = {
     "PNG": (".png",),
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "WEBP": (".webp",),
     "TIFF": (".tif", ".tiff"),
     "BMP": (".bmp",),
-} | ({"AVIF": (".avif",)} if features.check("avif") else {})
+}
+if features.check("avif"):
+    FORMATS |= {"AVIF": (".avif",)}
+if find_spec("pillow_heif") is not None:  # the extra `heic`
+    FORMATS |= {"HEIC": (".heic", ".heif", ".hif")}
 
-KEEPS_ALPHA = frozenset({"PNG", "WEBP", "TIFF", "AVIF"})
+HEIC_HINT = 'pip install "dreamsr[heic]"'
+
+KEEPS_ALPHA = frozenset({"PNG", "WEBP", "TIFF", "AVIF", "HEIC"})
 KEEPS_16_BIT = frozenset({"PNG", "TIFF"})
 
 
@@ -110,7 +116,8 @@ def format_for(path: Path | str) -> str:
             return name
     given = f"the extension {printable(extension)}" if extension else "no extension"
     known = " ".join(extension for extensions in FORMATS.values() for extension in extensions)
-    raise OutputError(f"{printable(path)} has {given}, which names no format to write; use one of {known}.")
+    more = f", or for HEIC {HEIC_HINT}" if extension in (".heic", ".heif", ".hif") else ""
+    raise OutputError(f"{printable(path)} has {given}, which names no format to write; use one of {known}{more}.")
 
 
 def loses_depth(picture: Picture, format: str) -> bool:

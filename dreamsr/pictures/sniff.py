@@ -14,8 +14,8 @@ MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (4, b"ftypavis", "AVIF"),
     (0, b"GIF8", "a GIF"),
     (0, b"8BPS", "a Photoshop file (PSD)"),
-    (4, b"ftyphei", "a HEIC picture"),
-    (4, b"ftyphev", "a HEIC picture"),
+    (4, b"ftyphei", "HEIC"),
+    (4, b"ftyphev", "HEIC"),
     (4, b"ftypcrx", "a Canon camera raw file"),
     (4, b"ftypqt", "a video"),
     (4, b"ftyp", "a video or an unsupported HEIF picture"),
@@ -43,7 +43,7 @@ HEAD_BYTES = 512
 def seems_to_be(head: bytes) -> str:
     """A key of FORMATS, words for another known kind ("a GIF"), or "" for the unknown."""
     if head[4:12] in (b"ftypmif1", b"ftypmsf1"):  # the general brands: what follows tells AVIF from HEIC
-        return "AVIF" if b"avif" in head[12:64] or b"avis" in head[12:64] else "a HEIC picture"
+        return "AVIF" if b"avif" in head[12:64] or b"avis" in head[12:64] else "HEIC"
     for at, magic, name in MAGIC:
         if head.startswith(magic, at):
             return name

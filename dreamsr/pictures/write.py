@@ -13,17 +13,19 @@ from PIL import Image, PngImagePlugin
 
 from dreamsr.disk import write_bytes_atomically
 from dreamsr.errors import DreamsrError, OutputError, UsageError
+from dreamsr.pictures import heic
 from dreamsr.pictures.exif import PREFIX, exif_as_srgb, exif_for_size, tiff_tags, without_orientation
 from dreamsr.pictures.icc import is_srgb, to_srgb
 from dreamsr.pictures.inscriptions import jpeg_segments, png_texts, tiff_entries
 from dreamsr.pictures.picture import FORMATS, KEEPS_ALPHA, Array, Metadata, Picture, format_for, loses_depth, to_8_bit
 from dreamsr.pictures.png import SIGNATURE, chunk
 from dreamsr.pictures.tiff import BYTE, ICC, UNDEFINED, XMP, Entry, Node, encode_tiff
-from dreamsr.pictures.xmp import xmp_for_size
+from dreamsr.pictures.xmp import upright_xmp, xmp_for_size
 
-DEFAULT_QUALITY = {"JPEG": 95, "WEBP": 90, "AVIF": 90}
-# Longest side in px. AVIF: the limit to which decoders, Pillow's among them, will follow.
-MAX_SIDE_PX = {"PNG": 2**31 - 1, "JPEG": 65_535, "WEBP": 16_383, "TIFF": 2**32 - 1, "BMP": 2**31 - 1, "AVIF": 32_768}
+DEFAULT_QUALITY = {"JPEG": 95, "WEBP": 90, "AVIF": 90, "HEIC": 90}
+# Longest side in px. AVIF, HEIC: the limit to which decoders, Pillow's among them, will follow.
+MAX_SIDE_PX = {"PNG": 2**31 - 1, "JPEG": 65_535, "WEBP": 16_383, "TIFF": 2**32 - 1, "BMP": 2**31 - 1}
+MAX_SIDE_PX |= {"AVIF": 32_768, "HEIC": 32_768}
 MAX_AVIF_PIXELS = 16_384 * 16_384
 MAX_BMP_BYTES = 2**32 - 2048
 PNG_LEVEL = 4
@@ -47,7 +49,7 @@ def write_picture(
 def encode_picture(picture: Picture, *, format: str, quality: int | None = None, strip: bool = False) -> bytes:
     """`picture` as a file of `format`, a key of FORMATS.
 
-    quality  1 to 100, for JPEG (95), WEBP (90; 100 is lossless) and AVIF (90); PNG, TIFF and BMP are always exact
+    quality  1 to 100, for JPEG (95), WEBP (90; 100 is lossless), AVIF and HEIC (90); the others are always exact
     strip    leave out EXIF, XMP and ICC; pixels of another colour space are turned into sRGB first
     """
     if quality is not None and not 1 <= quality <= 100:
@@ -56,7 +58,7 @@ def encode_picture(picture: Picture, *, format: str, quality: int | None = None,
         raise OutputError(f"{format} cannot be written; use one of {', '.join(FORMATS)}.")
     _check_size(picture, format)
     picture = _for_format(picture, format, strip)
-    encoders = {"PNG": _png, "JPEG": _jpeg, "WEBP": _webp, "TIFF": _tiff, "BMP": _bmp, "AVIF": _avif}
+    encoders = {"PNG": _png, "JPEG": _jpeg, "WEBP": _webp, "TIFF": _tiff, "BMP": _bmp, "AVIF": _avif, "HEIC": _heic}
     try:
         return encoders[format](picture, quality or DEFAULT_QUALITY.get(format, 0))
     except DreamsrError:
@@ -131,7 +133,9 @@ def _holds_profile(format: str, icc: bytes, pixels: Array, alpha: Array | None) 
     if format == "BMP" or (format == "JPEG" and len(icc) > JPEG_ICC_BYTES):
         return False
     # Where grey has to be written as RGB, a profile for grey would not fit any more.
-    becomes_rgb = format == "WEBP" or (alpha is not None and (format == "AVIF" or _is_deep_tiff(format, pixels)))
+    becomes_rgb = format == "WEBP" or (
+        alpha is not None and (format in ("AVIF", "HEIC") or _is_deep_tiff(format, pixels))
+    )
     return not (pixels.shape[2] == 1 and becomes_rgb)
 
 
@@ -188,6 +192,15 @@ def _avif(picture: Picture, quality: int) -> bytes:
     image = to_image(picture)
     subsampling = "4:0:0" if image.mode == "L" else "4:4:4"
     return _saved(image, "AVIF", {"quality": quality, "subsampling": subsampling, **options})
+
+
+def _heic(picture: Picture, quality: int) -> bytes:
+    heic.register()
+    metadata = picture.metadata
+    # The encoder would turn the picture as XMP says.
+    metadata = replace(metadata, xmp=upright_xmp(metadata.xmp) if metadata.xmp else None)
+    options = {"quality": quality, "subsampling": "4:4:4", **_embedded(metadata)}
+    return _saved(to_image(picture), heic.PLUGIN, options)
 
 
 def _bmp(picture: Picture, quality: int) -> bytes:  # noqa: ARG001 (all encoders take the same)
