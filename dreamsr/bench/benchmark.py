@@ -25,9 +25,10 @@ from dreamsr.bench.sweep import OnProgress, Result, Sweep
 from dreamsr.bench.weights import Weights, weights_name
 from dreamsr.core.device import choose_compute
 from dreamsr.data.shrinking import parse_degradation
-from dreamsr.errors import ConfigError, UsageError
+from dreamsr.errors import ConfigError, UsageError, printable
 from dreamsr.measure.lpips import Perceptual
 from dreamsr.measure.machine import environment
+from dreamsr.upscaling.outputs import require_folder
 from dreamsr.upscaling.upscaler import DEFAULT_WEIGHTS
 
 FORMAT = "dreamsr-bench-1"
@@ -113,8 +114,8 @@ def bench(
 ) -> Report:
     """Measure everything asked for. Finished images are kept in `work` and not computed again, unless `fresh`.
 
-    Raises UsageError, DataError, ImageError, WeightsError, DeviceError; a command that fails is not raised but
-    listed under "failures", and the rest goes on.
+    Raises UsageError, DataError, ImageError, WeightsError, DeviceError, OutputError; a command that fails is not
+    raised but listed under "failures", and the rest goes on.
     """
     with threads(request.threads):
         datasets = _datasets(request)
@@ -122,7 +123,9 @@ def bench(
         perceptual = Perceptual(request.lpips)
         if perceptual.missing:
             on_notice(perceptual.missing)
-        store = Store(work or default_folder(), fresh=fresh)
+        work = work or default_folder()
+        require_folder(work, f"--work {printable(work)}")
+        store = Store(work, fresh=fresh)
         sweep = Sweep(datasets, methods, perceptual, store, save_outputs)
         if save_outputs is not None:
             require_pictures(save_outputs, sweep.places(), read_by(request))

@@ -12,9 +12,10 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from dreamsr.errors import DreamsrError, ImageError, printable
 from dreamsr.pictures import heic
+from dreamsr.pictures.decoding.jpeg import unread_coding
+from dreamsr.pictures.decoding.planes import main_page, refuse_kind, refuse_unopened
 from dreamsr.pictures.picture import FORMATS, HEIC_HINT
 from dreamsr.pictures.sniff import HEAD_BYTES, seems_to_be
-from dreamsr.pictures.tiff import DNG_VERSION, SUBFILE_TYPE
 
 BYTES_PER_PIXEL_LIMIT = 8  # no sound file is larger than its pixels at 16-bit RGBA, but for some metadata
 METADATA_LIMIT_BYTES = 256 << 20
@@ -133,12 +134,17 @@ def _quiet() -> Iterator[None]:
 
 def opened(stream: IO[bytes], name: str, max_pixels: int) -> ImageFile.ImageFile:
     """The header, read; sizes over the limit are refused before anything is allocated for pixels."""
+    kind = seems_to_be(stream.read(HEAD_BYTES))
+    stream.seek(0)
+    if kind == "TIFF":
+        stream = main_page(stream, name)
     with _open_lock:  # Pillow's own limit is a global; it is ours for as long as the header is read
         before = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = max_pixels
         try:
             image = Image.open(stream, formats=_plugins(stream))
         except UnidentifiedImageError as error:
+            _refuse_unread(stream, kind, name)
             raise ImageError(
                 f"{name} is damaged, or of a kind within its format that is not read; {POSSIBLE}: get a whole copy, "
                 "or save it again as PNG."
@@ -174,16 +180,23 @@ def format_of(image: Image.Image) -> str:
 
 
 def refuse_frames(image: ImageFile.ImageFile, name: str) -> None:
+    """Raises ImageError for more pictures than one, and for kinds of TIFF that are not read rightly."""
+    if image.format == "TIFF":  # whose pages were looked at before it was opened
+        refuse_kind(getattr(image, "tag_v2", {}), name)
+        return
     frames = int(getattr(image, "n_frames", 1))
     if frames > 1 and image.format not in ("MPO", heic.PLUGIN):  # which name their main picture
-        kind = "pages" if image.format == "TIFF" else "frames"
         raise ImageError(
-            f"{name} has {frames} {kind}, and only single pictures can be used; split it into {kind} first."
+            f"{name} has {frames} frames, and only single pictures can be used; split it into frames first."
         )
-    if image.format == "TIFF":
-        tags = getattr(image, "tag_v2", {})
-        subfile = tags.get(SUBFILE_TYPE, 0)
-        if DNG_VERSION in tags or (isinstance(subfile, int) and subfile & 1):
-            raise ImageError(
-                f"{name} seems to be a camera raw file, of which only a preview could be read; develop it first."
-            )
+
+
+def _refuse_unread(stream: IO[bytes], kind: str, name: str) -> None:
+    """Raises ImageError for what Pillow does not open although it may be whole."""
+    if kind == "TIFF":
+        refuse_unopened(stream, name)
+    if kind == "JPEG":
+        stream.seek(0)
+        coding = unread_coding(stream.read())
+        if coding:
+            raise ImageError(f"{name} is a {coding} JPEG, which is not read; save it as an 8-bit JPEG, or as PNG.")

@@ -14,13 +14,14 @@ from PIL import Image, ImageFile
 from dreamsr.errors import ImageError
 from dreamsr.pictures import heic
 from dreamsr.pictures.colour import profile_of, refuse_hdr
+from dreamsr.pictures.decoding.planes import interleaved, is_planar, main_page
 from dreamsr.pictures.exif import exif_from_tiff, kept_exif, orientation_of
 from dreamsr.pictures.icc import cmyk_to_rgb
 from dreamsr.pictures.inscriptions import comments_of, resources_of, texts_of
 from dreamsr.pictures.losses import not_read
 from dreamsr.pictures.opening import all_bytes, decoding, format_of, name_of, opened, refuse_frames, stream_of
 from dreamsr.pictures.picture import Array, Metadata, Picture, PictureInfo
-from dreamsr.pictures.tiff import BITS, PHOTOMETRIC, PLANAR, XMP, read_directory, read_header
+from dreamsr.pictures.tiff import BITS, PHOTOMETRIC, XMP, read_directory, read_header
 from dreamsr.pictures.xmp import true_xmp, upright_xmp
 
 DEFAULT_MAX_PIXELS = 178_956_970
@@ -36,8 +37,7 @@ def read_picture(source: Path | str | bytes, *, max_pixels: int = DEFAULT_MAX_PI
     name = name_of(source)
     data = all_bytes(source, name, max_pixels)
     with decoding(name):
-        image = opened(io.BytesIO(data), name, max_pixels)
-        refuse_frames(image, name)
+        image, data = _opened_whole(data, name, max_pixels)
         samples = _deep_samples(image, data, name, max_pixels)
         is_deep = ";16" in _raw_mode(image)
         _load(image)
@@ -62,6 +62,7 @@ def probe_picture(source: Path | str | bytes, *, max_pixels: int = DEFAULT_MAX_P
         turn = orientation_of(exif if isinstance(exif, bytes) and image.format != "TIFF" else None)
         width, height = image.size if turn not in (5, 6, 7, 8) else image.size[::-1]
         deep = image.mode.startswith("I") or ";16" in _raw_mode(image) or image.info.get("bit_depth", 8) > 8
+        deep = deep or getattr(image, "tag_v2", {}).get(BITS, ())[:1] == (16,)
         return PictureInfo(format_of(image), width, height, image.mode, 16 if deep else 8)
 
 
@@ -71,8 +72,7 @@ def is_complete_picture(path: Path | str) -> bool:
     try:
         data = all_bytes(path, name, CHECK_MAX_PIXELS)
         with decoding(name):
-            image = opened(io.BytesIO(data), name, CHECK_MAX_PIXELS)
-            refuse_frames(image, name)
+            image, _ = _opened_whole(data, name, CHECK_MAX_PIXELS)
             _load(image)
             return image.format != "PNG" or _png_is_sound(data)
     except ImageError:
@@ -90,6 +90,18 @@ def from_pil(image: Image.Image) -> Picture:
         exif, xmp = exif if isinstance(exif, bytes) else None, xmp if isinstance(xmp, bytes) else None
         icc = profile_of(image, b"", exif, is_grey=pixels.shape[2] == 1, name=name)
         return _upright(image, pixels, alpha, Metadata(icc, exif, xmp, comments=comments_of(image)))
+
+
+def _opened_whole(data: bytes, name: str, max_pixels: int) -> tuple[ImageFile.ImageFile, bytes]:
+    """The header, and the file as it is to be read: the main page first, the channels of each pixel together."""
+    image = opened(io.BytesIO(data), name, max_pixels)
+    refuse_frames(image, name)
+    if image.format != "TIFF":
+        return image, data
+    data = main_page(io.BytesIO(data), name).read()
+    if is_planar(getattr(image, "tag_v2", {})):
+        data = interleaved(data, name)
+    return opened(io.BytesIO(data), name, max_pixels), data
 
 
 # --- samples ----------------------------------------------------------------------------------------------------------
@@ -129,8 +141,6 @@ def _deep_samples(image: ImageFile.ImageFile, data: bytes, name: str, max_pixels
     if raw == "LA;16B":  # four bytes per pixel: read as four 8-bit channels, they are all there at once
         quads = _unpacked(data, "RGBA", name, max_pixels).astype(np.uint16)
         return quads[..., 0::2] << 8 | quads[..., 1::2]  # [H,W,2]
-    if image.format == "TIFF" and getattr(image, "tag_v2", {}).get(PLANAR) == 2:
-        raise ImageError(f"{name} is a 16-bit TIFF with one plane per channel; save it with interleaved channels.")
     # Alpha multiplied into the colours (RGBa) is undone later, at full depth.
     layout = "RGBA" if layout == "RGBa" else layout
     first, second = (_unpacked(data, f"{layout};16{end}", name, max_pixels) for end in "BL")

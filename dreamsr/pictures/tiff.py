@@ -6,7 +6,7 @@ Source: TIFF 6.0 (1992), sections 2, 8, 14 and 18; the BigTIFF design note (2007
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -194,10 +194,10 @@ def encode_tiff(samples: Array, *, tags: Mapping[int, Node], order: ByteOrder = 
     parts[0] = write_header(layout, at)
     own = _layout_tags(samples, rows, order)
     long_type = LONG8 if layout.big else LONG
-    own[STRIP_OFFSETS] = _numbers(long_type, offsets, order)
-    own[STRIP_BYTES] = _numbers(long_type, [len(strip) for strip in strips], order)
+    own[STRIP_OFFSETS] = numbers(long_type, offsets, order)
+    own[STRIP_BYTES] = numbers(long_type, [len(strip) for strip in strips], order)
     resolution = {X_RESOLUTION: 72, Y_RESOLUTION: 72}
-    defaults: dict[int, Node] = {tag: _numbers(RATIONAL, [value, 1], order) for tag, value in resolution.items()}
+    defaults: dict[int, Node] = {tag: numbers(RATIONAL, [value, 1], order) for tag, value in resolution.items()}
     parts.append(write_directory({**defaults, **tags, **own}, layout, at))
     return b"".join(parts)
 
@@ -211,22 +211,23 @@ def _deflated(rows: Array, order: ByteOrder) -> bytes:
 def _layout_tags(samples: Array, rows_per_strip: int, order: ByteOrder) -> dict[int, Node]:
     height, width, channels = samples.shape
     tags: dict[int, Node] = {
-        WIDTH: _numbers(LONG, [width], order),
-        HEIGHT: _numbers(LONG, [height], order),
-        BITS: _numbers(SHORT, [samples.dtype.itemsize * 8] * channels, order),
-        COMPRESSION: _numbers(SHORT, [8], order),
-        PHOTOMETRIC: _numbers(SHORT, [1 if channels < 3 else 2], order),
-        SAMPLES: _numbers(SHORT, [channels], order),
-        ROWS_PER_STRIP: _numbers(LONG, [rows_per_strip], order),
-        PLANAR: _numbers(SHORT, [1], order),
-        PREDICTOR: _numbers(SHORT, [2], order),
-        SAMPLE_FORMAT: _numbers(SHORT, [1] * channels, order),
+        WIDTH: numbers(LONG, [width], order),
+        HEIGHT: numbers(LONG, [height], order),
+        BITS: numbers(SHORT, [samples.dtype.itemsize * 8] * channels, order),
+        COMPRESSION: numbers(SHORT, [8], order),
+        PHOTOMETRIC: numbers(SHORT, [1 if channels < 3 else 2], order),
+        SAMPLES: numbers(SHORT, [channels], order),
+        ROWS_PER_STRIP: numbers(LONG, [rows_per_strip], order),
+        PLANAR: numbers(SHORT, [1], order),
+        PREDICTOR: numbers(SHORT, [2], order),
+        SAMPLE_FORMAT: numbers(SHORT, [1] * channels, order),
     }
     if channels in (2, 4):
-        tags[EXTRA_SAMPLES] = _numbers(SHORT, [2], order)  # alpha, not multiplied into the colours
+        tags[EXTRA_SAMPLES] = numbers(SHORT, [2], order)  # alpha, not multiplied into the colours
     return tags
 
 
-def _numbers(kind: int, values: list[int], order: ByteOrder) -> Entry:
+def numbers(kind: int, values: Sequence[int], order: ByteOrder) -> Entry:
+    """An entry of the values; of a RATIONAL, numerators and denominators by turns."""
     code = {SHORT: "u2", LONG: "u4", RATIONAL: "u4", LONG8: "u8"}[kind]
     return Entry(kind, np.array(values, dtype=order + code).tobytes())

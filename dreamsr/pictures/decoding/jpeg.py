@@ -1,0 +1,25 @@
+"""JPEG markers: how a picture is coded, without decoding it.
+
+Source: ITU-T T.81 (1992), annex B.
+"""
+
+import struct
+
+START_OF_SCAN, END_OF_IMAGE = 0xDA, b"\xff\xd9"
+CODINGS = {0xC0: "", 0xC1: "", 0xC2: "", 0xC3: "lossless", 0xC9: "", 0xCA: "", 0xCB: "lossless"} | dict.fromkeys(
+    (0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical"
+)
+
+
+def unread_coding(data: bytes) -> str:
+    """What about the coding no decoder of ours reads ("12-bit"); "" where it is read, or where nothing tells."""
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker in CODINGS:
+            bits = data[at + 4]
+            return CODINGS[marker] or (f"{bits}-bit" if bits != 8 else "")
+        if marker == START_OF_SCAN:
+            break
+        at += 1 if marker == 0xFF else 2 + struct.unpack_from(">H", data, at + 2)[0]
+    return ""
