@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from dreamsr.pictures import heic
-from dreamsr.pictures.boxes import bits_of, properties_of_main
+from dreamsr.pictures.colours.boxes import bits_of, properties_of_main
 from dreamsr.pictures.inscriptions import plain_text
 from dreamsr.pictures.opening import format_of
 from dreamsr.pictures.picture import Picture, loses_depth

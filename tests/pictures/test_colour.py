@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, features
 
 from dreamsr.errors import ImageError
-from dreamsr.pictures.boxes import bits_of, nclx_of, properties_of_main
-from dreamsr.pictures.colour import Primaries, made_profile
+from dreamsr.pictures.colours.boxes import bits_of, nclx_of, properties_of_main
+from dreamsr.pictures.colours.icc import to_srgb
+from dreamsr.pictures.colours.meaning import Primaries, made_profile
 from dreamsr.pictures.exif import is_adobe_rgb
-from dreamsr.pictures.icc import to_srgb
 from dreamsr.pictures.picture import FORMATS, Picture
 from dreamsr.pictures.png import SIGNATURE, chunk, chunks
 from dreamsr.pictures.read import from_pil, probe_picture, read_picture

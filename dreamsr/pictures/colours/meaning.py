@@ -17,10 +17,10 @@ from PIL import Image
 
 from dreamsr.errors import ImageError
 from dreamsr.pictures import heic
-from dreamsr.pictures.bmp import calibration, embedded_profile
-from dreamsr.pictures.boxes import Nclx, nclx_of, properties_of_main
+from dreamsr.pictures.colours.bmp import calibration, embedded_profile
+from dreamsr.pictures.colours.boxes import Nclx, nclx_of, properties_of_main
+from dreamsr.pictures.colours.icc import fitting_profile
 from dreamsr.pictures.exif import is_adobe_rgb
-from dreamsr.pictures.icc import fitting_profile
 from dreamsr.pictures.png import chunks
 
 Point = tuple[float, float]  # CIE x, y
