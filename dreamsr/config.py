@@ -60,7 +60,7 @@ def from_mapping(cls: type[Config], values: Mapping[str, Any], *, source: str) -
 
 
 def unused_field(cls: type[Any], values: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[str, list[str]] | None:
-    """The first field of `asked` that a `cls` of `values` does not have or use, and those it does there; None if none."""
+    """The first field of `asked` that a `cls` of `values` does not have or use, and those it does have; else None."""
     return _unused(cls, values, asked, ())
 
 

@@ -52,7 +52,7 @@ def resolve(
     if model is not None and "base_steps" not in asked:
         values["base_steps"] = 0  # the weights have their base already
     values = merged(values, dream_table(values, preset.dream_power, dream))
-    _require_used(values, own)
+    _require_used(values, own, source=f"--preset {name}")
     return from_mapping(TrainConfig, values, source=f"--preset {name}")
 
 
@@ -64,18 +64,18 @@ def altered(
     own = parse_settings(settings)
     values = merged(merged(to_mapping(base), own), given)
     values = merged(values, dream_table(values, 1.0, dream))
-    _require_used(values, own)
+    _require_used(values, own, source="command line")
     return from_mapping(TrainConfig, values, source="command line")
 
 
-def _require_used(values: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+def _require_used(values: Mapping[str, Any], own: Mapping[str, Any], *, source: str) -> None:
     """Raise UsageError where `--set` names a field that is not there, or of a net or process that is not in use."""
     found = unused_field(TrainConfig, values, own)
     if found is None:
         return
     name, possible = found
     near = get_close_matches(name, possible, n=1) or possible
-    raise UsageError(f"--set {name}: no such field in use; choose {' or '.join(near)}")
+    raise UsageError(f"{source}: --set {name}: no such field in use; choose {' or '.join(near)}")
 
 
 def dream_table(values: Mapping[str, Any], preset_power: float, given: Mapping[str, Any]) -> Table:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamsr.cli import app, main
+from dreamsr.cli import main
 from dreamsr.cli.habits import with_command
 
 COMMANDS = ("upscale", "train")
@@ -70,15 +70,10 @@ def test_habits_of_other_tools_are_answered(words: list[str], told: str, capsys:
     ],
 )
 def test_the_shell_completes_values(words: str, value: str) -> None:
-    environment = os.environ | {
-        "_DREAMSR_COMPLETE": "complete_bash",
-        "COMP_WORDS": f"dreamsr {words}",
-        "COMP_CWORD": "3",
-    }
+    asked = {"_DREAMSR_COMPLETE": "complete_bash", "COMP_WORDS": f"dreamsr {words}", "COMP_CWORD": "3"}
     code = "from dreamsr.cli import app; app(prog_name='dreamsr')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | asked)
     assert value in done.stdout.split(), done.stderr
-    assert app.info.name == "dreamsr"
 
 
 def test_of_several_processes_one_says_what_is_wrong(tmp_path: Path) -> None:
