@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dreamsr.bench.dataset import picture_files
-from dreamsr.bench.plots import MARKS, NAMES_OF_PLOTS
+from dreamsr.bench.plots import MARKS, NAMES_OF_PLOTS, require_matplotlib
 from dreamsr.errors import OutputError, printable
 from dreamsr.upscaling.outputs import Output, Protected, plan_outputs, require_folder
 from dreamsr.weights.file import FILE_NAME
@@ -60,9 +60,9 @@ def weights_files(reference: str) -> list[Path]:
 
 
 def require_places(places: Places, read: Read) -> None:
-    """Make sure that every report can be written, and destroys nothing but an earlier one of it.
+    """Make sure that every report can be made and written, and destroys nothing but an earlier one of it.
 
-    Raises OutputError.
+    Raises OutputError, and UsageError where charts cannot be drawn.
     """
     for path in (places.json, places.csv, places.html):
         if path is not None and str(path) != "-" and not path.resolve().parent.is_dir():
@@ -70,6 +70,8 @@ def require_places(places: Places, read: Read) -> None:
     if places.plots is not None:
         _require_own(places.plots, "--plots", read)
     plan_outputs(places.outputs(), inputs=read.all_files())
+    if places.html is not None or places.plots is not None:
+        require_matplotlib()
 
 
 def require_pictures(folder: Path, pictures: Sequence[Path], read: Read) -> None:

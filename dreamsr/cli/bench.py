@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dreamsr.cli import bench_view, console
-from dreamsr.cli.options import checked_precision
+from dreamsr.cli.options import Threads, checked_precision
 from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
+    from dreamsr.bench.places import Places
     from dreamsr.bench.sweep import OnProgress, Progress
 
 WITH, OTHERS, RULES, REPORTS = "Sweep", "Other tools", "Protocol", "Reports"
@@ -84,7 +85,6 @@ Work = Annotated[Path | None, typer.Option(help="Where finished pictures are rem
 Fresh = Annotated[bool, typer.Option("--fresh", help="Compute everything again.")]
 Device = Annotated[str, typer.Option(help="auto, cuda, cuda:1, mps or cpu.")]
 Precision = Annotated[str, typer.Option(help="auto, bf16 or fp32.")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads; default: torch's own choice.")]
 Tile = Annotated[int, typer.Option(help="Side of the tiles in px of the small picture.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
@@ -130,12 +130,14 @@ def bench(
 
     Bicubic and Lanczos always take part. An interrupted run goes on where it stopped when it is started again.
     """
+    from dreamsr.bench.places import Places, require_places
+
+    places = Places(json_file, csv_file, html_file, plots)
     if check_file is not None:
-        _check(check_file, work, json_file, run_commands=run_commands, quiet=quiet)
+        _check(check_file, work, places, run_commands=run_commands, quiet=quiet)
         return
     from dreamsr.bench.benchmark import Request, read_by
     from dreamsr.bench.benchmark import bench as bench_task
-    from dreamsr.bench.places import Places, require_places
 
     request = Request(
         data=tuple(str(folder.resolve()) for folder in data or ()),
@@ -163,9 +165,7 @@ def bench(
         tile_px=tile,
         speed=speed,
     )
-    places = Places(json_file, csv_file, html_file, plots)
     require_places(places, read_by(request))
-    _require_matplotlib(html_file, plots)
     with _progress(quiet) as show:
         report = bench_task(
             request,
@@ -184,11 +184,9 @@ def bench(
         raise typer.Exit(1)
 
 
-def _check(path: Path, work: Path | None, json_file: Path | None, *, run_commands: bool, quiet: bool) -> None:
+def _check(path: Path, work: Path | None, places: Places, *, run_commands: bool, quiet: bool) -> None:
     from dreamsr.bench.check import check
-    from dreamsr.bench.places import Places
 
-    places = Places(json_file)
     with _progress(quiet) as show:
         found = check(
             path, run_commands=run_commands, work=work, places=places, on_progress=show, on_notice=console.warn
@@ -197,14 +195,6 @@ def _check(path: Path, work: Path | None, json_file: Path | None, *, run_command
     bench_view.say_verdict(found)
     if not found.holds:
         raise typer.Exit(1)
-
-
-def _require_matplotlib(html: Path | None, plots: Path | None) -> None:
-    """Find out before hours of work that charts could not be drawn."""
-    if html is not None or plots is not None:
-        from dreamsr.bench.plots import require_matplotlib
-
-        require_matplotlib()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dreamsr.cli import console
+from dreamsr.cli.options import Threads, use_threads
 from dreamsr.cli.train import (
     DATA,
     Accumulate,
@@ -67,17 +68,20 @@ def finetune(
     device: Device = "auto",
     precision: Precision = None,
     workers: Workers = 0,
+    threads: Threads = None,
 ) -> None:
     """Fit existing weights to your own pictures, and say what that gained there and cost elsewhere.
 
-    2,000 steps with DREAM at a low rate unless told otherwise: enough for 10 to 500 pictures. Some of them are held
-    out, and measured before and after. Leaves OUT/model.safetensors, which `dreamsr upscale --weights OUT` takes.
+    2,000 steps with DREAM at a low rate unless told otherwise, with the loss and p that the weights were trained with:
+    enough for 10 to 500 pictures. Some of them are held out, and measured before and after. Leaves
+    OUT/model.safetensors, which `dreamsr upscale --weights OUT` takes.
     """
     from dreamsr.data.recipes import degradation_table
-    from dreamsr.training.finetune import FINETUNE
     from dreamsr.training.finetune import finetune as finetune_task
+    from dreamsr.training.finetune import suited
     from dreamsr.training.resolve import altered, data_source, finish_table, name_of
 
+    use_threads(threads)
     options = {
         **degradation_table(degradation),
         **finish_table(finish),
@@ -91,7 +95,7 @@ def finetune(
         "precision": precision,
     }
     asked = {"enabled": dream, "power": dream_power, "start": dream_start}
-    config = altered(FINETUNE, settings or (), options, asked)
+    config = altered(suited(weights, on_notice=console.note), settings or (), options, asked)
     source = data_source(data, hr, lr)
     place = out or Path("runs") / f"{name_of(source)}-finetuned"
     with train_view() as view:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dreamsr.cli import console
+from dreamsr.cli.options import MACHINE, Threads, use_threads
 from dreamsr.cli.train_view import train_view
 from dreamsr.errors import UsageError
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from dreamsr.training.config import TrainConfig
     from dreamsr.training.start import Start as Beginning
 
-DATA, DREAM, RUN, MACHINE = "Data", "DREAM", "Run", "Machine"
+DATA, DREAM, RUN = "Data", "DREAM", "Run"
 
 Data = Annotated[
     str | None,
@@ -76,7 +77,12 @@ Accumulate = Annotated[
 Rate = Annotated[float | None, typer.Option(help="Highest learning rate.", rich_help_panel=RUN)]
 Seed = Annotated[int | None, typer.Option(help="Same seed, same data: the same run.", rich_help_panel=RUN)]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on with the run in --out, with the same settings.", rich_help_panel=RUN)
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on with the run in --out: the same settings; more steps, and how often it saves, may change.",
+        rich_help_panel=RUN,
+    ),
 ]
 Every = Annotated[int | None, typer.Option(help="Steps between checkpoints.", rich_help_panel=RUN)]
 ValidEvery = Annotated[int | None, typer.Option(help="Steps between validations.", rich_help_panel=RUN)]
@@ -146,6 +152,7 @@ def train(
     device: Device = "auto",
     precision: Precision = None,
     workers: Workers = 0,
+    threads: Threads = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -158,12 +165,13 @@ def train(
     """Train a diffusion super-resolution model on pictures.
 
     Leaves OUT/model.safetensors, which `dreamsr upscale --weights OUT` takes. Unless told otherwise, everything is as
-    the preset says. Stopped by ctrl-C or SIGTERM, a run goes on with --resume.
+    the preset says. Stopped by ctrl-C, SIGTERM or SIGHUP, a run goes on with --resume.
     """
     from dreamsr.data.recipes import degradation_table
     from dreamsr.training.resolve import data_source, finish_table, name_of, resolve
     from dreamsr.training.start import load_start
 
+    use_threads(threads)
     options = {
         **degradation_table(degradation),
         **finish_table(finish),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from dreamsr.cli import console
-from dreamsr.cli.options import checked_precision
+from dreamsr.cli.options import MACHINE, Threads, checked_precision, use_threads
 from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dreamsr.upscaling.sizes import Size
     from dreamsr.upscaling.upscaler import Upscaler
 
-SIZE, LOOK, FILES, MACHINE, REPORT = "Size", "Look", "Files", "Machine", "Report"
+SIZE, LOOK, FILES, REPORT = "Size", "Look", "Files", "Report"
 DEFAULT_SCALE = 4.0
 STDIN_LIMIT_BYTES = 4 << 30
 
@@ -210,6 +210,7 @@ def upscale(
     device: Device = "auto",
     precision: Precision = "auto",
     tile: Tile = "auto",
+    threads: Threads = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -236,6 +237,7 @@ def upscale(
     if quality is not None and not 1 <= quality <= 100:
         raise UsageError(f"--quality is {quality}, but it must be 1 to 100")
     _check_streams(request, as_json=as_json)
+    use_threads(threads)
     options = Options(quality, strip, dry_run, consistency, compare, accept_damaged)
     with console.bars(quiet=quiet) as bars:
         report = Report(bars, as_json=as_json, quiet=quiet)

@@ -6,12 +6,13 @@ import numpy as np
 from PIL import Image
 
 from dreamsr.pictures import heic
-from dreamsr.pictures.boxes import bits_of, properties_of_main
+from dreamsr.pictures.colours.boxes import bits_of, properties_of_main
 from dreamsr.pictures.inscriptions import plain_text
 from dreamsr.pictures.opening import format_of
 from dreamsr.pictures.picture import Picture, loses_depth
 from dreamsr.pictures.write import JPEG_SEGMENT_BYTES, JPEG_XMP_BYTES
 
+CREDENTIALS = re.compile(rb"c2pa\.(?:claim|assertions)")
 FILM_BEHIND = re.compile(rb"\xff\xd9.{0,96}?(?:....ftyp|MotionPhoto_Data)", re.DOTALL)
 
 
@@ -31,6 +32,8 @@ def not_read(image: Image.Image, data: bytes, *, is_deep: bool, dtype: np.dtype[
         notes.append("what else the file holds (more pictures, a depth or gain map) was left out")
     if format_of(image) == "JPEG" and FILM_BEHIND.search(data):
         notes.append("the film in the file was left out")
+    if CREDENTIALS.search(data):
+        notes.append("content credentials (C2PA) were left out, since they vouch for the pixels as they were")
     return tuple(notes)
 
 

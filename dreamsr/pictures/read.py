@@ -13,11 +13,11 @@ from PIL import Image, ImageFile
 
 from dreamsr.errors import DamagedError, ImageError
 from dreamsr.pictures import heic
-from dreamsr.pictures.colour import profile_of, refuse_hdr
+from dreamsr.pictures.colours.icc import cmyk_to_rgb
+from dreamsr.pictures.colours.meaning import profile_of, refuse_hdr
 from dreamsr.pictures.decoding.damage import completed, damage_in, load_tiff
 from dreamsr.pictures.decoding.planes import interleaved, is_planar, main_page
 from dreamsr.pictures.exif import exif_from_tiff, kept_exif, orientation_of
-from dreamsr.pictures.icc import cmyk_to_rgb
 from dreamsr.pictures.inscriptions import comments_of, resources_of, texts_of
 from dreamsr.pictures.losses import not_read
 from dreamsr.pictures.opening import all_bytes, decoding, format_of, name_of, opened, refuse_frames, stream_of

@@ -14,8 +14,8 @@ from PIL import Image, PngImagePlugin
 from dreamsr.disk import write_bytes_atomically
 from dreamsr.errors import DreamsrError, OutputError, UsageError
 from dreamsr.pictures import heic
+from dreamsr.pictures.colours.icc import is_srgb, to_srgb
 from dreamsr.pictures.exif import PREFIX, exif_as_srgb, exif_for_size, tiff_tags, without_orientation
-from dreamsr.pictures.icc import is_srgb, to_srgb
 from dreamsr.pictures.inscriptions import jpeg_segments, png_texts, tiff_entries
 from dreamsr.pictures.picture import FORMATS, KEEPS_ALPHA, Array, Metadata, Picture, format_for, loses_depth, to_8_bit
 from dreamsr.pictures.png import SIGNATURE, chunk

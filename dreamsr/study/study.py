@@ -139,7 +139,7 @@ def run_arm(
     config = replace(plan.config, seed=seed, dream=replace(plan.config.dream, power=power))
     lengths = {arm_name(power): config.max_steps}
     if math.isinf(power):
-        lengths["plain, equal time"] = round(config.max_steps * ratio)
+        lengths["plain, equal time"] = round(config.max_steps * max(1.0, ratio))
     rows: list[Row] = []
     for arm, steps in lengths.items():
         on_notice(f"{arm}, seed {seed}: training to step {steps}")

@@ -25,6 +25,7 @@ from dreamsr.config import from_mapping, to_mapping
 from dreamsr.disk import remove_stale_temps, write_bytes_atomically
 from dreamsr.errors import OutputError, TrainingError, printable
 from dreamsr.training.config import TrainConfig
+from dreamsr.training.resuming import continued
 from dreamsr.training.start import ORIGIN
 from dreamsr.training.state import Run
 from dreamsr.weights.file import FILE_NAME, save_weights
@@ -49,22 +50,28 @@ def _step_of(path: Path) -> int:
     return int(number) if number.isdecimal() else -1
 
 
-def check_folder(out: Path, config: TrainConfig, *, resume: bool, world: int) -> None:
-    """Make sure that `out` is free, or holds a run of the same settings that is to be resumed. Raises OutputError."""
+def check_folder(
+    out: Path, config: TrainConfig, *, resume: bool, world: int, on_notice: Callable[[str], None]
+) -> TrainConfig:
+    """Make sure that `out` is free, or holds a run that can go on with `config`; the settings to train with.
+
+    Raises OutputError.
+    """
     exists = bool(checkpoints(out))
     if exists and not resume:
         raise OutputError(f"{out}: holds a training run already; go on with --resume or choose another --out")
     if resume and not exists:
         raise OutputError(f"{out}: holds no checkpoint to resume; leave out --resume to start a run")
-    if not exists:
+    if not resume:
         _require_free(out)
-    if resume:
-        kept = _kept_config(out)
-        before = from_mapping(TrainConfig, kept["train"], source=str(out / CONFIG))
-        step = _step_of(checkpoints(out)[0])
-        changed = _changes(before, int(kept.get("processes", 1)), config, world, step=step)
-        if changed:
-            raise OutputError(f"{out}: the run to resume was started with other settings ({', '.join(changed)})")
+        return config
+    kept = _kept_config(out)
+    before = from_mapping(TrainConfig, kept["train"], source=str(out / CONFIG))
+    step, processes = _step_of(checkpoints(out)[0]), (int(kept.get("processes", 1)), world)
+    try:
+        return continued(before, config, step=step, processes=processes, on_notice=on_notice)
+    except OutputError as error:
+        raise OutputError(f"{out}: {error}") from None
 
 
 def _require_free(out: Path) -> None:
@@ -96,24 +103,6 @@ def kept_origin(out: Path) -> dict[str, Any]:
     """What the run in `out` said of the weights that it began with; empty if it began with none."""
     kept = _kept_config(out)
     return {ORIGIN: kept[ORIGIN]} if ORIGIN in kept else {}
-
-
-def _changes(before: TrainConfig, world_before: int, now: TrainConfig, world: int, *, step: int) -> list[str]:
-    """The settings that differ and matter: "name: old -> new".
-
-    The crops of a step may be divided otherwise into batches and processes. At a constant rate a run may be made
-    longer and be finished otherwise, until finishing begins; a cosine is drawn for one length.
-    """
-    old, new = to_mapping(before), to_mapping(now)
-    divided = before.batch_size * before.accumulate * world_before == now.batch_size * now.accumulate * world
-    free = {"batch_size", "accumulate"} if divided else set()
-    finishes = any(one.finish.steps > 0 and step > one.finish_start for one in (before, now))
-    if now.rate_schedule == "constant" and not finishes:
-        free |= {"max_steps", "finish"}
-    changed = [f"{key}: {old[key]} -> {new[key]}" for key in old if key not in free and old[key] != new[key]]
-    if not divided and not changed:
-        changed.append(f"processes: {world_before} -> {world}")
-    return changed
 
 
 def check_data(out: Path, fingerprint: str) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from dreamsr.config import from_mapping, to_mapping
 from dreamsr.data.sources import DataSource
 from dreamsr.disk import write_bytes_atomically
 from dreamsr.errors import OutputError, UsageError, printable
@@ -25,8 +26,8 @@ from dreamsr.training.start import Start, origin
 from dreamsr.training.train import OnNotice, OnProgress, OnValidation, train
 from dreamsr.training.validation import MAX_LOW_PX, Example, Images, Validator, ValidRow, counted, degraded_example
 from dreamsr.upscaling.upscaler import Upscaler
-from dreamsr.weights.file import FILE_NAME
-from dreamsr.weights.resolve import file_sha256, local_file
+from dreamsr.weights.file import FILE_NAME, load_weights
+from dreamsr.weights.resolve import file_sha256, local_file, resolve_weights
 
 REPORT = "report.json"
 GRID = "before-after.png"
@@ -40,6 +41,7 @@ PROTOCOL = (
 )
 Pictures = Literal["held-out", "sanity"]
 Facts = Mapping[str, Any]
+OnDownload = Callable[[int, int], None]
 Judges = dict[Pictures, Validator]
 """Who measures on what."""
 
@@ -53,6 +55,26 @@ FINETUNE = TrainConfig(
     valid_steps=(1, 4),
 )
 """What to begin with for 10 to 500 pictures: a tenth of the rate of training anew, so that little is forgotten."""
+AS_TRAINED = ("loss", "continuous_time", "valid_steps")
+"""Settings that are those of the weights' own training, unless asked for."""
+
+
+def suited(weights: str, *, on_notice: OnNotice | None = None, on_download: OnDownload | None = None) -> TrainConfig:
+    """`FINETUNE` with what must go on as the weights were trained: loss, kind of times, DREAM's p, steps to measure at.
+
+    Weights that were trained plainly, or that do not say, get the rest from `FINETUNE`. Raises WeightsError and
+    DownloadError, and ConfigError where the file says what is impossible.
+    """
+    facts = load_weights(resolve_weights(weights, on_notice=on_notice, on_progress=on_download)).facts
+    trained = facts.get("train")
+    trained = trained if isinstance(trained, Mapping) else {}
+    kept = {name: trained[name] for name in AS_TRAINED if name in trained}
+    dream = trained.get("dream")
+    power = dream.get("power") if isinstance(dream, Mapping) else None
+    if isinstance(power, int | float):  # plain training has no p; it is written as "inf"
+        kept["dream"] = {**to_mapping(FINETUNE.dream), "power": power}
+    source = f"how {printable(weights)} was trained"
+    return from_mapping(TrainConfig, {**to_mapping(FINETUNE), **kept}, source=source)
 
 
 @dataclass(frozen=True)
@@ -99,7 +121,7 @@ def finetune(
     on_progress: OnProgress | None = None,
     on_notice: OnNotice | None = None,
     on_validation: OnValidation | None = None,
-    on_download: Callable[[int, int], None] | None = None,
+    on_download: OnDownload | None = None,
 ) -> FinetuneReport:
     """Train `weights` on, on all of `source` but a `share` of its pictures; measure before and after.
 

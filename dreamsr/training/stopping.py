@@ -1,4 +1,4 @@
-"""SIGTERM and ctrl-C as a request: finish the step, save, then end."""
+"""SIGTERM, SIGHUP and ctrl-C as a request: finish the step, save, then end."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
+"""What a terminal sends that closes; Windows has none."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM) if HANGUP is None else (signal.SIGINT, signal.SIGTERM, HANGUP)
 
 
 class StopRequest:
-    """Hears SIGINT and SIGTERM while entered. A second one acts at once, as if nobody had listened.
+    """Hears SIGINT, SIGTERM and SIGHUP while entered. A second one acts at once, as if nobody had listened, but SIGHUP.
 
+    That may come twice for one closed terminal, from the system and from the shell; under nohup it stays ignored.
     Only a main thread can listen; in others nothing is heard.
     """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
-        self._before: dict[int, Any] = {}
+        self._before: dict[signal.Signals, Any] = {}
 
     @property
     def asked(self) -> bool:
@@ -32,7 +35,8 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._heard) for number in SIGNALS}
+            heard = [one for one in SIGNALS if one is not HANGUP or signal.getsignal(one) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._heard) for number in heard}
         return self
 
     def __exit__(
@@ -41,13 +45,14 @@ class StopRequest:
         self._listen_no_more()
 
     def _heard(self, number: int, _frame: FrameType | None) -> None:
-        self.ask(number)
-        self._listen_no_more()
+        if not self.asked:
+            self.ask(number)
+        self._listen_no_more(but=HANGUP)
 
-    def _listen_no_more(self) -> None:
-        for number, handler in self._before.items():
+    def _listen_no_more(self, *, but: signal.Signals | None = None) -> None:
+        for number in [number for number in self._before if number is not but]:
+            handler = self._before.pop(number)
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        self._before = {}
 
 
 def ignore_signals(_worker: int = 0) -> None:

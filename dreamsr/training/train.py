@@ -31,11 +31,12 @@ from dreamsr.training.launch import Crew, launched
 from dreamsr.training.loader import Batches, Loader, draws, step_numbers
 from dreamsr.training.memory import require_room_for_state, require_room_for_steps, way_out
 from dreamsr.training.places import require_place
+from dreamsr.training.resuming import with_short_warmup
 from dreamsr.training.speed import Stopwatch, peak_memory_mb
 from dreamsr.training.start import Start
 from dreamsr.training.state import Run, begin
 from dreamsr.training.step import Stepper, StepResult
-from dreamsr.training.stopping import StopRequest, exit_for
+from dreamsr.training.stopping import HANGUP, StopRequest, exit_for
 from dreamsr.weights.file import FILE_NAME
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ def train(
     workers: processes that prepare crops beside the one that trains; the result does not depend on them. valid: a
     folder of pictures to measure on. start: weights to begin with, of which config.json and the new weights'
     headers tell; a resumed run keeps its own.
-    SIGTERM and ctrl-C save and end the process with 143 and 130; `resume` goes on from there.
+    SIGTERM, SIGHUP and ctrl-C save and end the process with 143, 129 and 130; `resume` goes on from there, with the
+    settings that may change (`dreamsr.training.resuming`).
     Raises DataError for unusable data, OutputError where `out` holds a run that is not to be resumed or would destroy
     what is read, ConfigError for settings that do not go together, DeviceError where memory is short, TrainingError if
     losses stay non-finite.
@@ -102,9 +104,10 @@ def train(
         hear = on_notice if crew.leads and on_notice is not None else _nobody
         weights = None if start is None else start.file
         crew.lead(lambda: require_place(out, source, valid, weights=weights))
-        crew.lead(lambda: checkpoints.check_folder(out, config, resume=resume, world=crew.world))
+        given = config
+        config = crew.share(crew.lead(lambda: _settled(out, given, crew, resume=resume, hear=hear)))
         pairs = crew.together(lambda: _open(source, config, workers, hear))
-        _require_agreement(crew, config, pairs)
+        _require_agreement(crew, given, pairs)
         crew.together(lambda: require_room_for_state(config.model, crew.compute.device))
         run = crew.together(lambda: _begin(config, crew, start))
         begun_with = crew.share(crew.lead(lambda: checkpoints.kept_origin(out))) if resume else start and start.origin
@@ -113,6 +116,12 @@ def train(
         session.open(valid, source, pairs, resume=resume)
         session.work(Batches(pairs, config, rank=crew.rank, world=crew.world), workers)
     return out / FILE_NAME
+
+
+def _settled(out: Path, config: TrainConfig, crew: Crew, *, resume: bool, hear: OnNotice) -> TrainConfig:
+    """The settings to train with, once it is known that `out` may be written."""
+    config = with_short_warmup(config, hear)
+    return checkpoints.check_folder(out, config, resume=resume, world=crew.world, on_notice=hear)
 
 
 def _begin(config: TrainConfig, crew: Crew, start: Start | None) -> Run:
@@ -274,7 +283,7 @@ class Session:
         if watch.is_due and run.step < config.max_steps:
             usual = len(step_numbers(config, 0, self.crew.world)) / watch.seconds_per_step
             self.hear(watch.told(run.step, usual, memory))
-        if self.on_progress is not None:
+        if self.on_progress is not None and stop.signal is not HANGUP:  # which nobody could see any more
             try:
                 self.on_progress(progress)
             except KeyboardInterrupt:

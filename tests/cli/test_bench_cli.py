@@ -175,6 +175,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
         ("--save-outputs set", "--save-outputs set is a folder that is read, too"),
         ("--save-outputs results --outputs x=results", "--save-outputs results is a folder that is read, too"),
         ("--save-outputs saved --outputs x=saved/set/bicubic", "saved/set/bicubic/astro.png is an input"),
+        ("--work notes.json", "--work notes.json cannot be written: its folder cannot be made below the file"),
         ("--save-outputs link", "--save-outputs link is a folder that is read, too"),
     ],
 )
@@ -222,8 +223,9 @@ def test_check_keeps_the_report_it_checks(bench: Bench, folder: Path, capsys: py
     assert cli.main(["bench", "--check", "r.json", "--json", "r.json", "-q"]) == 1
     assert "--json r.json is an input" in capsys.readouterr().err
     assert (folder / "r.json").read_bytes() == before
-    assert cli.main(["bench", "--check", "r.json", "--json", "new.json", "-q"]) == 0
+    assert cli.main(["bench", "--check", "r.json", "--json", "new.json", "--csv", "new.csv", "-q"]) == 0
     assert json.loads((folder / "new.json").read_text())["rows"]
+    assert (folder / "new.csv").read_text().count("\n") == 1 + 3
 
 
 def test_saved_pictures_stay_below_their_folder(bench: Bench, folder: Path, tiny_weights: Path) -> None:

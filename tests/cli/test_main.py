@@ -194,3 +194,29 @@ def test_doctor_tells_what_it_found() -> None:
     done = run("doctor")
     assert "torch" in done.stdout
     assert "computes on" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ({}, ["PASSIVE", "0", "0"]),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, ["ACTIVE", "", ""]),
+        ({"GOMP_SPINCOUNT": "9"}, ["", "9", ""]),
+        ({"KMP_BLOCKTIME": "200"}, ["", "", "200"]),
+    ],
+)
+def test_threads_wait_passively_unless_the_user_has_chosen(chosen: dict[str, str], expected: list[str]) -> None:
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+    code = (
+        "import os, sys; from dreamsr.cli import main; assert 'torch' not in sys.modules; main(['--version']);"
+        f"print([os.environ.get(name, '') for name in {names}])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in names} | chosen
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout.splitlines()[-1] == str(expected), done.stderr
+
+
+@pytest.mark.parametrize("command", ["upscale", "train", "finetune", "bench"])
+def test_threads_must_be_a_number_of_threads(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([command, "--threads", "0"]) == 2
+    assert "--threads" in capsys.readouterr().err

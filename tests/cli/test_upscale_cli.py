@@ -519,3 +519,14 @@ def test_streams_that_fail_lose_no_picture(tiny_weights: Path, redirection: str,
         assert done.stderr.count("error: ") == 1
     if options in ("", "--json"):
         assert size_of("a_x4.png") == (48, 36)
+
+
+def test_threads_are_as_many_as_asked_for(upscale: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    draw("a.png")
+    assert upscale("a.png", "--threads", "3") == 0
+    assert upscale("a.png", "-o", "b.png") == 0
+    assert asked == [3]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dreamsr.errors import ImageError, OutputError
 from dreamsr.pictures import opening
-from dreamsr.pictures.icc import to_srgb
+from dreamsr.pictures.colours.icc import to_srgb
 from dreamsr.pictures.losses import not_written
 from dreamsr.pictures.picture import FORMATS, Metadata, format_for
 from dreamsr.pictures.read import is_complete_picture, probe_picture, read_picture

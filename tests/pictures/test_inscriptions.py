@@ -15,7 +15,7 @@ from dreamsr.pictures.losses import not_read, not_written
 from dreamsr.pictures.picture import FORMATS, Metadata, Picture
 from dreamsr.pictures.png import chunks
 from dreamsr.pictures.read import read_picture
-from dreamsr.pictures.write import encode_picture
+from dreamsr.pictures.write import encode_picture, to_pil
 from dreamsr.pictures.xmp import true_xmp, xmp_for_size
 
 IPTC = b"\x1c\x02x\x00\x0bmy caption!"
@@ -279,6 +279,17 @@ def test_xmp_in_files_is_corrected() -> None:
     written = read_picture(encode_picture(large, format="PNG")).metadata.xmp
     assert written is not None
     assert b'tiff:ImageWidth="96"' in written
+
+
+def test_content_credentials_are_noted() -> None:
+    picture = read_picture(jpeg((0xEB, b"JP\0\1\0\0\0\1\0\0\0\x20jumb c2pa.assertions c2pa.claim")))
+    (note,) = picture.notes
+    assert "C2PA" in note
+    assert b"c2pa" not in encode_picture(picture, format="JPEG")
+
+
+def test_pillow_images_carry_the_comment() -> None:
+    assert to_pil(read_picture(jpeg((0xFE, COMMENT)))).info["comment"] == COMMENT
 
 
 # --- depth ------------------------------------------------------------------------------------------------------------

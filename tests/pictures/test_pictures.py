@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
 from dreamsr.errors import ImageError, OutputError, UsageError
-from dreamsr.pictures.icc import to_srgb
+from dreamsr.pictures.colours.icc import to_srgb
 from dreamsr.pictures.picture import FORMATS, Metadata, Picture, format_for, loses_depth
 from dreamsr.pictures.read import from_pil, is_complete_picture, probe_picture, read_picture
 from dreamsr.pictures.write import encode_picture, to_pil, write_picture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -12,16 +13,17 @@ import pytest
 import torch
 from PIL import Image
 
+from dreamsr.config import to_mapping
 from dreamsr.core.backbones.refiner import RefinerConfig
 from dreamsr.core.model import ModelConfig
 from dreamsr.core.pixels import from_tensor, to_tensor
 from dreamsr.core.resize import shrink
 from dreamsr.data.sources import DataSource
-from dreamsr.errors import DataError, OutputError, UsageError
+from dreamsr.errors import ConfigError, DataError, OutputError, UsageError
 from dreamsr.publishing.publish import About, stage
 from dreamsr.training import start, validation
 from dreamsr.training.config import DreamConfig, TrainConfig
-from dreamsr.training.finetune import FINETUNE, FinetuneRow, finetune
+from dreamsr.training.finetune import FINETUNE, FinetuneRow, finetune, suited
 from dreamsr.training.holdout import MOST_HELD_OUT, hold_out
 from dreamsr.training.sanity import sanity_picture
 from dreamsr.training.train import train
@@ -198,6 +200,40 @@ def test_weights_that_lie_there_are_not_overwritten_and_it_is_said_at_once(weigh
     with pytest.raises(OutputError, match=r"holds model\.safetensors"):
         finetune(SHORT, str(weights), DataSource(data=str(tmp_path / "not even looked for")), tmp_path)
     assert (tmp_path / "model.safetensors").read_bytes() == b"someone's"
+
+
+# --- what it begins with ----------------------------------------------------------------------------------------------
+
+
+def saying(path: Path, weights: Path, facts: dict) -> str:
+    own = load_weights(weights)
+    save_weights(path, own.net.state_dict(), own.config, facts=facts, dtype=torch.float32)
+    return str(path)
+
+
+def test_it_goes_on_as_the_weights_were_trained(weights: Path, tmp_path: Path) -> None:
+    trained = replace(
+        TINY, loss="l2", continuous_time=True, valid_steps=(2, 7), dream=DreamConfig(power=3.0, start=9), batch_size=64
+    )
+    config = suited(saying(tmp_path / "a.safetensors", weights, {"train": to_mapping(trained)}))
+    assert config == replace(
+        FINETUNE, loss="l2", continuous_time=True, valid_steps=(2, 7), dream=DreamConfig(power=3.0)
+    )
+    rectified = to_mapping(replace(trained, dream=DreamConfig(power=0.0)))
+    assert suited(saying(tmp_path / "b.safetensors", weights, {"train": rectified})).dream.power == 0
+
+
+def test_weights_that_do_not_say_and_those_trained_plainly_get_the_usual(weights: Path, tmp_path: Path) -> None:
+    plain = to_mapping(replace(TINY, dream=DreamConfig(power=math.inf)))
+    for facts in ({}, {"train": "?"}, {"train": {"dream": 1}}):
+        assert suited(saying(tmp_path / "a.safetensors", weights, facts)) == FINETUNE
+    assert suited(saying(tmp_path / "b.safetensors", weights, {"train": plain})).dream == FINETUNE.dream
+
+
+def test_what_a_file_says_of_its_training_is_checked(weights: Path, tmp_path: Path) -> None:
+    path = saying(tmp_path / "a.safetensors", weights, {"train": {"loss": "huber"}})
+    with pytest.raises(ConfigError, match=r"how .*a\.safetensors was trained: loss"):
+        suited(path)
 
 
 # --- how a run goes ---------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from dreamsr.training.speed import Stopwatch, duration
 from dreamsr.training.start import load_start
 from dreamsr.training.state import begin
 from dreamsr.training.step import StepLoss, learning_rate
+from dreamsr.training.stopping import StopRequest
 from dreamsr.training.train import train
 from dreamsr.weights.file import load_weights
 from tests.training.tiny_runs import MODELS, TINY, checkpoint, draw_pictures, largest_difference, one_thread, same
@@ -524,8 +525,9 @@ def child(work):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_finishes_the_step_and_saves(data, tmp_path, number, code):
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
+def test_a_signal_finishes_the_step_and_saves(data, tmp_path, name, code):
+    number = signal.Signals[name]
     config = replace(TINY, max_steps=16, save_every=16)
     marks, notices = tmp_path / "marks", tmp_path / "notices"
 
@@ -549,6 +551,28 @@ def test_a_signal_finishes_the_step_and_saves(data, tmp_path, number, code):
     run(config, data, tmp_path / "parts", resume=True)
     run(config, data, tmp_path / "whole")
     assert same(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+def test_a_second_hangup_of_the_same_terminal_does_not_cut_the_save_short():
+    before = signal.getsignal(signal.SIGHUP)
+    with StopRequest() as stop:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.signal is signal.SIGHUP
+    assert signal.getsignal(signal.SIGHUP) is before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+def test_under_nohup_a_hangup_is_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.asked
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")

@@ -2,12 +2,13 @@
 
 Every meaning becomes an ICC profile of a matrix and curves, so that from here on there is one way to carry colours.
 Source: ITU-T H.273 (2024) tables 2 and 3; ICC.1:2022 sections 7, 9.2, 10.18 and annex E (Bradford);
-PNG third edition 4.3 and 11.3.2; Exif 3.0 4.6.5; DCF 2.0 (R03); Adobe RGB (1998) 4.3.
+PNG third edition 4.3 and 11.3.2; TIFF 6.0 section 20; Exif 3.0 4.6.5; DCF 2.0 (R03); Adobe RGB (1998) 4.3.
 """
 
 from __future__ import annotations
 
 import struct
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +17,11 @@ from PIL import Image
 
 from dreamsr.errors import ImageError
 from dreamsr.pictures import heic
-from dreamsr.pictures.boxes import Nclx, nclx_of, properties_of_main
+from dreamsr.pictures.colours.av1 import codes_of
+from dreamsr.pictures.colours.bmp import calibration, embedded_profile
+from dreamsr.pictures.colours.boxes import Nclx, nclx_of, properties_of_main, stream_of_main
+from dreamsr.pictures.colours.icc import fitting_profile
 from dreamsr.pictures.exif import is_adobe_rgb
-from dreamsr.pictures.icc import fitting_profile
 from dreamsr.pictures.png import chunks
 
 Point = tuple[float, float]  # CIE x, y
@@ -33,6 +36,8 @@ class Primaries(NamedTuple):
     green: Point
     blue: Point
 
+
+WHITE_POINT, CHROMATICITIES = 318, 319  # of TIFF
 
 D65, ILLUMINANT_C, DCI_WHITE = (0.3127, 0.3290), (0.310, 0.316), (0.314, 0.351)
 SRGB = Primaries(D65, (0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
@@ -74,15 +79,15 @@ def profile_of(image: Image.Image, data: bytes, exif: bytes | None, *, is_grey: 
     """
     if image.mode in ("CMYK", "LAB", "HSV"):
         return None
-    embedded = image.info.get("icc_profile")
+    embedded = image.info.get("icc_profile") or embedded_profile(data)
     icc = fitting_profile(embedded, is_grey=is_grey) if isinstance(embedded, bytes) else None
     codes = _codes(image, data)
     # PNG puts cICP above a profile, the AVIF and HEIC readers a profile above nclx.
     if icc is not None and (codes is None or image.format != "PNG"):
         return icc
     if codes is not None:
-        primaries, curve = _of_codes(codes, name)
-    elif (stated := _of_png(image)) is not None:
+        primaries, curve = _of_codes(codes, name, is_decoded=image.format != "PNG")
+    elif (stated := _of_format(image, data)) is not None:
         primaries, curve = stated
     elif is_adobe_rgb(exif):
         primaries, curve = ADOBE_RGB, ADOBE_CURVE
@@ -97,7 +102,7 @@ def refuse_hdr(image: Image.Image, head: bytes, name: str) -> None:
     """Raises ImageError as `profile_of` would, from the beginning of the file."""
     codes = _codes(image, head)
     if codes is not None and not (image.format != "PNG" and "icc_profile" in image.info):
-        _of_codes(codes, name)
+        _of_codes(codes, name, is_decoded=image.format != "PNG")
 
 
 def _codes(image: Image.Image, data: bytes) -> Nclx | None:
@@ -108,10 +113,16 @@ def _codes(image: Image.Image, data: bytes) -> Nclx | None:
             if name == b"IDAT":
                 return None
         return None
-    return nclx_of(properties_of_main(data)) if image.format in ("AVIF", heic.PLUGIN) else None
+    if image.format not in ("AVIF", heic.PLUGIN):
+        return None
+    found = nclx_of(properties_of_main(data))
+    return codes_of(stream_of_main(data)) if found is None and image.format == "AVIF" else found
 
 
-def _of_codes(codes: Nclx, name: str) -> tuple[Primaries, Curve]:
+def _of_codes(codes: Nclx, name: str, *, is_decoded: bool) -> tuple[Primaries, Curve]:
+    """`is_decoded`: the decoder has undone matrix and range already. Raises ImageError."""
+    if not is_decoded and not (codes.full_range and codes.matrix == 0):
+        raise ImageError(f"{name} holds the narrow range of video, which is not read; convert it to full range first.")
     if codes.transfer in HDR:
         raise ImageError(
             f"{name} is an HDR picture ({HDR[codes.transfer]}), whose brightness would be lost; "
@@ -125,12 +136,31 @@ def _of_codes(codes: Nclx, name: str) -> tuple[Primaries, Curve]:
     return PRIMARIES[codes.primaries], CURVES[codes.transfer]
 
 
+def _of_format(image: Image.Image, data: bytes) -> tuple[Primaries, Curve] | None:
+    """What entries of the format's own say, other than code points."""
+    if image.format == "BMP":
+        calibrated = calibration(data)
+        points = () if calibrated is None else (*D65, *(value for point in calibrated[0] for value in point))
+        primaries = _sound_primaries(points)
+        return None if calibrated is None or primaries is None else (primaries, (calibrated[1],))
+    if image.format == "TIFF":
+        tags = getattr(image, "tag_v2", {})
+        primaries = _sound_primaries((*_numbers(tags.get(WHITE_POINT, D65)), *_numbers(tags.get(CHROMATICITIES))))
+        return None if primaries is None else (primaries, SRGB_CURVE)
+    return _of_png(image)
+
+
+def _numbers(value: object) -> tuple[float, ...]:
+    """The values of a TIFF entry; () for what are no numbers."""
+    return tuple(float(one) for one in value if isinstance(one, Real)) if isinstance(value, tuple) else ()
+
+
 def _of_png(image: Image.Image) -> tuple[Primaries, Curve] | None:
     """What PNG's chunks sRGB, gAMA and cHRM say, in this order; None where none of them stands there."""
     if "srgb" in image.info:
         return SRGB, SRGB_CURVE
     gamma, points = image.info.get("gamma"), image.info.get("chromaticity")
-    primaries = _sound_primaries(points) if isinstance(points, tuple) and len(points) == 8 else None
+    primaries = _sound_primaries(points) if isinstance(points, tuple) else None
     curve = (1 / gamma,) if isinstance(gamma, float) and 0.1 <= gamma <= 4 else None
     if primaries is None and curve is None:
         return None
@@ -139,6 +169,8 @@ def _of_png(image: Image.Image) -> tuple[Primaries, Curve] | None:
 
 def _sound_primaries(points: tuple[float, ...]) -> Primaries | None:
     """White, red, green, blue as x, y each; None for what spans no colours."""
+    if len(points) != 8:
+        return None
     primaries = Primaries(*((points[i], points[i + 1]) for i in range(0, 8, 2)))
     if any(not (0 <= x <= 1 and 0 < y <= 1) for x, y in primaries):
         return None

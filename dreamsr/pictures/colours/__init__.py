@@ -1,0 +1,1 @@
+"""What the numbers of a picture mean: ICC profiles, and all that says it in their place."""
