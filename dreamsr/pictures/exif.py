@@ -32,6 +32,7 @@ from dreamsr.pictures.tiff import (
 )
 
 PREFIX = b"Exif\0\0"
+RELATED_WIDTH, RELATED_HEIGHT = 4097, 4098  # of the picture that an interoperability directory is about
 PIXEL_X, PIXEL_Y, THUMBNAIL_AT, THUMBNAIL_BYTES = 40962, 40963, 513, 514
 COLOUR_SPACE, INTEROP_INDEX = 40961, 1
 SRGB, ADOBE_RGB, UNCALIBRATED = 1, 2, 0xFFFF
@@ -67,12 +68,14 @@ def exif_for_size(exif: bytes, width: int, height: int) -> bytes:
         return exif
     patched = bytearray(block)
     entries = read_directory(block, layout, first)
-    inner = read_directory(block, layout, number(entries.get(EXIF_IFD), layout.order) or 0)
+    _, _, inner, interop = _inner_entries(exif)
     for found, tag, size in (
         (entries, WIDTH, width),
         (entries, HEIGHT, height),
         (inner, PIXEL_X, width),
         (inner, PIXEL_Y, height),
+        (interop, RELATED_WIDTH, width),
+        (interop, RELATED_HEIGHT, height),
     ):
         if tag in found:
             _overwrite(patched, layout.order, found[tag], LONG, size)
@@ -81,7 +84,7 @@ def exif_for_size(exif: bytes, width: int, height: int) -> bytes:
 
 def is_adobe_rgb(exif: bytes | None) -> bool:
     """Whether the block says Adobe RGB, by the colour space 2 or by cameras' R03 with an uncalibrated one."""
-    layout, _, inner, interop = _colour_entries(exif)
+    layout, _, inner, interop = _inner_entries(exif)
     if layout is None:
         return False
     space = number(inner.get(COLOUR_SPACE), layout.order)
@@ -91,7 +94,7 @@ def is_adobe_rgb(exif: bytes | None) -> bool:
 
 def exif_as_srgb(exif: bytes) -> bytes:
     """The block, which says sRGB wherever it said another colour space."""
-    layout, block, inner, interop = _colour_entries(exif)
+    layout, block, inner, interop = _inner_entries(exif)
     if layout is None:
         return exif
     patched = bytearray(block)
@@ -103,7 +106,7 @@ def exif_as_srgb(exif: bytes) -> bytes:
     return PREFIX + bytes(patched)
 
 
-def _colour_entries(exif: bytes | None) -> tuple[Layout | None, bytes, Mapping[int, Entry], Mapping[int, Entry]]:
+def _inner_entries(exif: bytes | None) -> tuple[Layout | None, bytes, Mapping[int, Entry], Mapping[int, Entry]]:
     """Layout, block, and the entries of its EXIF and interoperability directories."""
     layout, first, block = _opened(exif)
     if layout is None:

@@ -15,7 +15,7 @@ from dreamsr.errors import ImageError
 from dreamsr.pictures.colours.boxes import bits_of, nclx_of, properties_of_main
 from dreamsr.pictures.colours.icc import to_srgb
 from dreamsr.pictures.colours.meaning import Primaries, made_profile
-from dreamsr.pictures.exif import is_adobe_rgb
+from dreamsr.pictures.exif import exif_for_size, is_adobe_rgb
 from dreamsr.pictures.picture import FORMATS, Picture
 from dreamsr.pictures.png import SIGNATURE, chunk, chunks
 from dreamsr.pictures.read import from_pil, probe_picture, read_picture
@@ -260,6 +260,15 @@ def test_narrow_range_is_refused() -> None:
 def test_unknown_meanings_are_refused() -> None:
     with pytest.raises(ImageError, match=r"unknown meaning \(code points 77/13\)"):
         read_picture(png(chunk(b"cICP", bytes([77, 13, 0, 1]))))
+
+
+def test_the_size_beside_the_index_is_corrected() -> None:
+    one = camera_exif(1, b"R98\0")
+    width = struct.pack("<HHLL", 4097, 4, 1, 7)
+    two = one[:62] + struct.pack("<H", 2) + one[64:76] + width + bytes(4)
+    grown = exif_for_size(two, 64, 48)
+    assert grown == two.replace(width, struct.pack("<HHLL", 4097, 4, 1, 64))
+    assert grown != two
 
 
 def test_exif_follows_pixels_that_became_srgb() -> None:
