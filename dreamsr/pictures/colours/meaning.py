@@ -17,8 +17,9 @@ from PIL import Image
 
 from dreamsr.errors import ImageError
 from dreamsr.pictures import heic
+from dreamsr.pictures.colours.av1 import codes_of
 from dreamsr.pictures.colours.bmp import calibration, embedded_profile
-from dreamsr.pictures.colours.boxes import Nclx, nclx_of, properties_of_main
+from dreamsr.pictures.colours.boxes import Nclx, nclx_of, properties_of_main, stream_of_main
 from dreamsr.pictures.colours.icc import fitting_profile
 from dreamsr.pictures.exif import is_adobe_rgb
 from dreamsr.pictures.png import chunks
@@ -112,7 +113,10 @@ def _codes(image: Image.Image, data: bytes) -> Nclx | None:
             if name == b"IDAT":
                 return None
         return None
-    return nclx_of(properties_of_main(data)) if image.format in ("AVIF", heic.PLUGIN) else None
+    if image.format not in ("AVIF", heic.PLUGIN):
+        return None
+    found = nclx_of(properties_of_main(data))
+    return codes_of(stream_of_main(data)) if found is None and image.format == "AVIF" else found
 
 
 def _of_codes(codes: Nclx, name: str, *, is_decoded: bool) -> tuple[Primaries, Curve]:
