@@ -14,9 +14,8 @@ from dreamsr.cli.train_view import train_view
 from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
-    from dreamsr.data.sources import DataSource
     from dreamsr.training.config import TrainConfig
-    from dreamsr.training.start import Start as Beginning
+    from dreamsr.training.request import RunRequest
 
 DATA, DREAM, RUN = "Data", "DREAM", "Run"
 
@@ -178,6 +177,7 @@ def train(
     the preset says. Stopped by ctrl-C, SIGTERM or SIGHUP, a run goes on with --resume.
     """
     from dreamsr.data.recipes import degradation_table
+    from dreamsr.training.request import RunRequest
     from dreamsr.training.resolve import data_source, finish_table, name_of, resolve
     from dreamsr.training.start import load_start
 
@@ -209,7 +209,7 @@ def train(
         return
     source = data_source(data, hr, lr)
     place = out or Path("runs") / name_of(source)
-    _run(config, source, place, val, start, device=device, resume=resume, workers=workers)
+    _run(RunRequest(config, source, place, device=device, resume=resume, workers=workers, valid=val, start=start))
 
 
 def _try(config: TrainConfig, device: str) -> None:
@@ -230,31 +230,9 @@ def _try(config: TrainConfig, device: str) -> None:
     console.say(f"a step with DREAM takes {found.ratio:.2f} times one without")
 
 
-def _run(
-    config: TrainConfig,
-    source: DataSource,
-    out: Path,
-    val: Path | None,
-    start: Beginning | None,
-    *,
-    device: str,
-    resume: bool,
-    workers: int,
-) -> None:
+def _run(request: RunRequest) -> None:
     from dreamsr.training.train import train as train_task
 
-    with train_view() as view:
-        path = train_task(
-            config,
-            source,
-            out,
-            device=device,
-            resume=resume,
-            workers=workers,
-            valid=val,
-            start=start,
-            on_progress=view.step,
-            on_notice=console.note,
-            on_validation=view.validation,
-        )
-    console.note(f"weights are in {path}; use them with: dreamsr upscale PICTURE --weights {out}")
+    with train_view() as listener:
+        path = train_task(request, listener)
+    console.note(f"weights are in {path}; use them with: dreamsr upscale PICTURE --weights {request.out}")

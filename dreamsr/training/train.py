@@ -9,9 +9,9 @@ from __future__ import annotations
 import platform
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,22 +26,23 @@ from dreamsr.data.sources import CropPairs, DataSource, open_source
 from dreamsr.errors import DataError, DeviceError, TrainingError
 from dreamsr.measure.memory import is_out_of_memory
 from dreamsr.training import checkpoints
-from dreamsr.training.config import Stage, TrainConfig
+from dreamsr.training.config import TrainConfig
 from dreamsr.training.launch import Crew, launched
 from dreamsr.training.loader import Batches, Loader, draws, step_numbers
 from dreamsr.training.memory import require_room_for_state, require_room_for_steps, way_out
 from dreamsr.training.places import require_place
+from dreamsr.training.request import NOBODY, Listener, Progress, RunRequest
 from dreamsr.training.resuming import with_short_warmup
 from dreamsr.training.speed import Stopwatch, peak_memory_mb
 from dreamsr.training.start import Start
 from dreamsr.training.state import Run, begin
 from dreamsr.training.step import Stepper, StepResult
-from dreamsr.training.stopping import HANGUP, StopRequest, exit_for
+from dreamsr.training.stopping import StopRequest, exit_for
 from dreamsr.weights.file import FILE_NAME
 
 if TYPE_CHECKING:
     from dreamsr.training.log import TrainLog
-    from dreamsr.training.validation import Validation, Validator
+    from dreamsr.training.validation import Validator
 
 MAX_BAD_STEPS = 5
 """Steps in a row without a finite loss after which a run is given up."""
@@ -49,79 +50,40 @@ LEAST_STEPS_DRAWN = 100
 """Curves of fewer steps show nothing."""
 
 
-@dataclass(frozen=True)
-class Progress:
-    """One optimizer step as told to the caller: step counts from 1; losses and speed are those of all processes.
+def train(request: RunRequest, listener: Listener = NOBODY) -> Path:
+    """Train until `request.config.max_steps` and return the weights file, OUT/model.safetensors (the average's).
 
-    seconds_left: at the speed of the latest steps. peak_memory_mb: of the GPU, or of this process; 0 if unknown.
-    skipped: updates left out so far because a loss was not finite. parts: in finishing, the unweighted losses by name.
-    """
-
-    step: int
-    max_steps: int
-    loss: float
-    base_loss: float
-    learning_rate: float
-    images_per_second: float
-    seconds_left: float
-    peak_memory_mb: float
-    skipped: int
-    stage: Stage = "plain"
-    parts: Mapping[str, float] = field(default_factory=dict)
-
-
-OnProgress = Callable[[Progress], None]
-OnNotice = Callable[[str], None]
-OnValidation = Callable[["Validation"], None]
-
-
-def train(
-    config: TrainConfig,
-    source: DataSource,
-    out: Path,
-    *,
-    device: str = "auto",
-    resume: bool = False,
-    workers: int = 0,
-    valid: Path | None = None,
-    start: Start | None = None,
-    on_progress: OnProgress | None = None,
-    on_notice: OnNotice | None = None,
-    on_validation: OnValidation | None = None,
-) -> Path:
-    """Train until `config.max_steps` and return the weights file, `out/model.safetensors` (the average's).
-
-    workers: processes that prepare crops beside the one that trains; the result does not depend on them. valid: a
-    folder of pictures to measure on. start: weights to begin with, of which config.json and the new weights'
-    headers tell; a resumed run keeps its own.
-    SIGTERM, SIGHUP and ctrl-C save and end the process with 143, 129 and 130; `resume` goes on from there, with the
-    settings that may change (`dreamsr.training.resuming`).
-    Raises DataError for unusable data, OutputError where `out` holds a run that is not to be resumed or would destroy
+    SIGTERM, SIGHUP and ctrl-C save and end the process with 143, 129 and 130; `request.resume` goes on from there, with
+    the settings that may change (`dreamsr.training.resuming`).
+    Raises DataError for unusable data, OutputError where OUT holds a run that is not to be resumed or would destroy
     what is read, ConfigError for settings that do not go together, DeviceError where memory is short, TrainingError if
     losses stay non-finite.
     """
-    with launched(device, config.precision, accumulate=config.accumulate) as crew:
-        hear = on_notice if crew.leads and on_notice is not None else _nobody
-        weights = None if start is None else start.file
-        crew.lead(lambda: require_place(out, source, valid, weights=weights))
-        given = config
-        config = crew.share(crew.lead(lambda: _settled(out, given, crew, resume=resume, hear=hear)))
-        pairs = crew.together(lambda: _open(source, config, workers, hear))
-        _require_agreement(crew, given, pairs)
+    asked, start = request.config, request.start
+    with launched(request.device, asked.precision, accumulate=asked.accumulate) as crew:
+        listener = listener if crew.leads else NOBODY
+        config = crew.share(crew.lead(lambda: _settled(request, crew, listener)))
+        pairs = crew.together(lambda: _open(request, config, listener))
+        _require_agreement(crew, asked, pairs)
         crew.together(lambda: require_room_for_state(config.model, crew.compute.device))
         run = crew.together(lambda: _begin(config, crew, start))
-        begun_with = crew.share(crew.lead(lambda: checkpoints.kept_origin(out))) if resume else start and start.origin
+        begun_with = start and start.origin
+        if request.resume:
+            begun_with = crew.share(crew.lead(lambda: checkpoints.kept_origin(request.out)))
         facts = {**_facts(crew, pairs), **(begun_with or {})}
-        session = Session(config, crew, run, out, facts, hear, on_progress, on_validation)
-        session.open(valid, source, pairs, resume=resume)
-        session.work(Batches(pairs, config, rank=crew.rank, world=crew.world), workers)
-    return out / FILE_NAME
+        session = Session(replace(request, config=config), crew, run, facts, listener)
+        session.open(pairs)
+        session.work(Batches(pairs, config, rank=crew.rank, world=crew.world))
+    return request.out / FILE_NAME
 
 
-def _settled(out: Path, config: TrainConfig, crew: Crew, *, resume: bool, hear: OnNotice) -> TrainConfig:
-    """The settings to train with, once it is known that `out` may be written."""
-    config = with_short_warmup(config, hear)
-    return checkpoints.check_folder(out, config, resume=resume, world=crew.world, on_notice=hear)
+def _settled(request: RunRequest, crew: Crew, listener: Listener) -> TrainConfig:
+    """The settings to train with, once it is known that the run's folder may be written."""
+    out, on_notice = request.out, listener.on_notice
+    weights = None if request.start is None else request.start.file
+    require_place(out, request.source, request.valid, weights=weights)
+    config = with_short_warmup(request.config, on_notice)
+    return checkpoints.check_folder(out, config, resume=request.resume, world=crew.world, on_notice=on_notice)
 
 
 def _begin(config: TrainConfig, crew: Crew, start: Start | None) -> Run:
@@ -130,21 +92,17 @@ def _begin(config: TrainConfig, crew: Crew, start: Start | None) -> Run:
     return begin(config, crew.compute, start.state, partial=start.partial)
 
 
-def _nobody(_notice: str) -> None:
-    """Hears the notices of a run that nobody listens to, or of a process that does not lead."""
-
-
-def _open(source: DataSource, config: TrainConfig, workers: int, hear: OnNotice) -> CropPairs:
+def _open(request: RunRequest, config: TrainConfig, listener: Listener) -> CropPairs:
     """The crops of a run; tells how many photos there are and which cannot be used. Raises DataError."""
-    pairs = open_source(source, config.crops, workers=workers)
+    pairs = open_source(request.source, config.crops, workers=request.workers)
     drawn = (
         f", and drawn pictures for {config.drawn_share:.0%} of the crops ({len(pairs.fonts)} fonts)"
         if pairs.fonts
         else ""
     )
-    hear(f"{len(pairs)} photos in {_name(source)}{drawn}")
+    listener.on_notice(f"{len(pairs)} photos in {_name(request.source)}{drawn}")
     for reason in pairs.refused:
-        hear(f"not used: {reason}")
+        listener.on_notice(f"not used: {reason}")
     return pairs
 
 
@@ -180,35 +138,25 @@ def _facts(crew: Crew, pairs: CropPairs) -> dict[str, Any]:
 class Session:
     """One call of `train`, once it is known what is trained on what."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        crew: Crew,
-        run: Run,
-        out: Path,
-        facts: Mapping[str, Any],
-        hear: OnNotice,
-        on_progress: OnProgress | None,
-        on_validation: OnValidation | None,
-    ) -> None:
-        self.config, self.crew, self.run, self.out, self.facts = config, crew, run, out, facts
-        self.hear, self.on_progress, self.on_validation = hear, on_progress, on_validation
-        self.stopwatch = Stopwatch(config)
+    def __init__(self, request: RunRequest, crew: Crew, run: Run, facts: Mapping[str, Any], listener: Listener) -> None:
+        self.request, self.crew, self.run, self.facts, self.listener = request, crew, run, facts, listener
+        self.config, self.out = request.config, request.out
+        self.stopwatch = Stopwatch(self.config)
         self.validator: Validator | None = None
         self.log: TrainLog | None = None
         self._bad_steps: list[dict[str, Any]] = []
 
-    def open(self, valid: Path | None, source: DataSource, pairs: CropPairs, *, resume: bool) -> None:
+    def open(self, pairs: CropPairs) -> None:
         """Make the folder ready, and go back to the latest checkpoint of a run that is resumed."""
-        config, crew, out = self.config, self.crew, self.out
+        config, crew, out, valid = self.config, self.crew, self.out, self.request.valid
         if valid is not None:
             self.validator = crew.lead(lambda: _open_validation(valid, config, out))
-        if resume:
+        if self.request.resume:
             crew.lead(lambda: checkpoints.check_data(out, pairs.fingerprint()))
-            state = crew.share(crew.lead(lambda: checkpoints.newest_state(out, self.hear)))
+            state = crew.share(crew.lead(lambda: checkpoints.newest_state(out, self.listener.on_notice)))
             crew.together(lambda: _load(self.run, state, out))
         crew.together(lambda: require_room_for_steps(self.run, config, crew.compute))
-        told = {**self.facts, "source": _name(source), "seed": config.seed}
+        told = {**self.facts, "source": _name(self.request.source), "seed": config.seed}
         crew.lead(lambda: self._make_folder(told))
 
     def _make_folder(self, facts: Mapping[str, Any]) -> None:
@@ -218,7 +166,7 @@ class Session:
         checkpoints.save_config(self.out, self.config, facts)
         self.log = TrainLog(self.out, from_step=self.run.step)
 
-    def work(self, batches: Batches, workers: int) -> None:
+    def work(self, batches: Batches) -> None:
         """Take the steps that are left, validate and save now and then, and save at the end or at a stop."""
         config, run, crew = self.config, self.run, self.crew
         first, last = (step * config.accumulate for step in (run.step, max(run.step, config.max_steps)))
@@ -226,7 +174,7 @@ class Session:
         with (
             closing(self),
             StopRequest() as stop,
-            Loader(batches, first=first, last=last, workers=workers, pin=pin) as loader,
+            Loader(batches, first=first, last=last, workers=self.request.workers, pin=pin) as loader,
         ):
             stepper = Stepper(run, config, crew, loader)
             while run.step < config.max_steps:
@@ -282,10 +230,10 @@ class Session:
             self.log.step(progress)
         if watch.is_due and run.step < config.max_steps:
             usual = len(step_numbers(config, 0, self.crew.world)) / watch.seconds_per_step
-            self.hear(watch.told(run.step, usual, memory))
-        if self.on_progress is not None and stop.signal is not HANGUP:  # which nobody could see any more
+            self.listener.on_notice(watch.told(run.step, usual, memory))
+        if not stop.hung_up:  # which nobody could see any more
             try:
-                self.on_progress(progress)
+                self.listener.on_progress(progress)
             except KeyboardInterrupt:
                 stop.ask(signal.SIGINT)
 
@@ -322,8 +270,7 @@ class Session:
             checkpoints.save_average(self.out / checkpoints.BEST, run, self.config, facts)
         if self.log is not None:
             self.log.validation(found)
-        if self.on_validation is not None:
-            self.on_validation(found)
+        self.listener.on_validation(found)
 
     def _save(self) -> None:
         checkpoints.save(self.out, self.run, self.config, self.facts)
@@ -331,7 +278,7 @@ class Session:
     def _tell_stop(self, stop: StopRequest) -> None:
         """End as the signal asks that any process has heard, the run being saved."""
         number = next(heard for heard in self.crew.gather(stop.signal) if heard is not None)
-        self.hear(f"stopped by {number.name} at step {self.run.step}; go on with --resume")
+        self.listener.on_notice(f"stopped by {number.name} at step {self.run.step}; go on with --resume")
         raise exit_for(number)
 
     def _draw(self) -> None:
@@ -340,7 +287,7 @@ class Session:
         from dreamsr.training.curves import draw_curves
 
         if draw_curves(self.out) is None:
-            self.hear('no curves are drawn without matplotlib; pip install "dreamsr[bench]" adds it')
+            self.listener.on_notice('no curves are drawn without matplotlib; pip install "dreamsr[bench]" adds it')
 
     def close(self) -> None:
         """Close the log."""
