@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from dreamsr.errors import UsageError
-from dreamsr.processes import Ranks, joined
+from dreamsr.processes import Processes, joined
 from dreamsr.upscaling.files import Options, Outcome, Summary, upscale_files
 from dreamsr.upscaling.plan import Job, Request
 from dreamsr.upscaling.settings import Settings
@@ -211,8 +211,8 @@ def test_broken_launches_are_told(monkeypatch: pytest.MonkeyPatch, environment: 
 
 def test_alone_nothing_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "1")
-    with joined() as ranks:
-        assert ranks == Ranks(0, 1)
-        assert ranks.leads
-        assert ranks.share("x") == "x"
-        assert ranks.gather("x") == ["x"]
+    with joined() as processes:
+        assert processes == Processes(0, 1)
+        assert processes.is_rank_0
+        assert processes.broadcast("x") == "x"
+        assert processes.gather("x") == ["x"]
