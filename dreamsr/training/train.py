@@ -216,8 +216,9 @@ class Session:
     def _explained(self, error: Exception) -> Exception:
         """What a user can do about an error in a step, where that is known."""
         if is_out_of_memory(error):
+            device = self.processes.compute.device
             return DeviceError(
-                f"{self.processes.compute.device} ran out of memory in a step of --batch-size {self.config.batch_size}; "
+                f"{device} ran out of memory in a step of --batch-size {self.config.batch_size}; "
                 + way_out(self.config, self.config.batch_size // 2)
             )
         if self.processes.world_size > 1 and isinstance(error, RuntimeError) and "peer" in str(error):
