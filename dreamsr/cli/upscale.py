@@ -148,6 +148,12 @@ MaxPixels = Annotated[
         rich_help_panel=FILES,
     ),
 ]
+AcceptDamaged = Annotated[
+    bool,
+    typer.Option(
+        "--accept-damaged", help="Enlarge pictures of which part is missing or wrong, too.", rich_help_panel=FILES
+    ),
+]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cuda, cuda:1, mps or cpu.", rich_help_panel=MACHINE)]
 Precision = Annotated[str, typer.Option(metavar="NAME", help="auto, bf16 or fp32.", rich_help_panel=MACHINE)]
 Tile = Annotated[
@@ -200,6 +206,7 @@ def upscale(
     recursive: Recursive = False,
     if_exists: IfExistsOption = "error",
     max_pixels: MaxPixels = None,
+    accept_damaged: AcceptDamaged = False,
     device: Device = "auto",
     precision: Precision = "auto",
     tile: Tile = "auto",
@@ -231,7 +238,7 @@ def upscale(
         raise UsageError(f"--quality is {quality}, but it must be 1 to 100")
     _check_streams(request, as_json=as_json)
     use_threads(threads)
-    options = Options(quality=quality, strip=strip, dry_run=dry_run, consistency=consistency, compare=compare)
+    options = Options(quality, strip, dry_run, consistency, compare, accept_damaged)
     with console.bars(quiet=quiet) as bars:
         report = Report(bars, as_json=as_json, quiet=quiet)
         summary = upscale_files(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from dreamsr.disk import remove_stale_temps, write_bytes_atomically
-from dreamsr.errors import DreamsrError, ImageError, OutputError
+from dreamsr.errors import DamagedError, DreamsrError, ImageError, OutputError
 from dreamsr.pictures.folders import Problem, is_file
 from dreamsr.pictures.losses import not_written
 from dreamsr.pictures.picture import KEEPS_ALPHA, Picture
@@ -97,6 +97,7 @@ class Options:
     dry_run: bool = False
     consistency: bool = False
     compare: Path | None = None
+    accept_damaged: bool = False
 
 
 Summary = Counter[Status]
@@ -268,9 +269,7 @@ class _Worker:
             return "planned", {}
         if job.target is not None:
             require_place(job.target, "-o" if self.request.output else "the result")
-        picture = read_picture(
-            self.request.data if job.source.is_stream else job.source.path, max_pixels=self.request.max_pixels
-        )
+        picture = self._read(job)
         if (picture.width, picture.height) != (job.input_width, job.input_height):
             raise ImageError(
                 f"{job.source.label} was {job.input_width}x{job.input_height} px when the work was planned and is "
@@ -281,6 +280,14 @@ class _Worker:
         data = encode_picture(result, format=job.format, quality=self.options.quality, strip=self.options.strip)
         self._write(job, data)
         return "done", self._facts(job, picture, result)
+
+    def _read(self, job: Job) -> Picture:
+        source = self.request.data if job.source.is_stream else job.source.path
+        accepts = self.options.accept_damaged
+        try:
+            return read_picture(source, max_pixels=self.request.max_pixels, accept_damaged=accepts)
+        except DamagedError as error:
+            raise DamagedError(f"{error} --accept-damaged enlarges it as it is") from None
 
     def _may_skip(self, job: Job, target: Path) -> bool:
         """Whether the output is there, whole and of the right size. Raises OutputError for a whole one of another."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Callable
 
 import numpy as np
@@ -243,6 +244,8 @@ def test_a_png_code_point_goes_before_its_profile() -> None:
 
 def hdr_files() -> list[tuple[bytes, str]]:
     files = [(png(chunk(b"cICP", bytes([9, 16, 0, 1]))), "PQ"), (png(chunk(b"cICP", bytes([9, 18, 0, 1]))), "HLG")]
+    profile = made_profile(ADOBE_PRIMARIES, (2.2,), is_grey=False)
+    files.append((png(chunk(b"iCCP", b"ITUR_2100_PQ_FULL\0\0" + zlib.compress(profile))), "PQ"))
     return files + ([(avif(9, 16), "PQ"), (avif(9, 18), "HLG")] if "AVIF" in FORMATS else [])
 
 
