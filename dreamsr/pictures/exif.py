@@ -14,6 +14,7 @@ from dreamsr.pictures.tiff import (
     INTEROP_IFD,
     LONG,
     ORIENTATION,
+    RATIONAL,
     RESOLUTION_UNIT,
     SHORT,
     WIDTH,
@@ -115,6 +116,49 @@ def _inner_entries(exif: bytes | None) -> tuple[Layout | None, bytes, Mapping[in
     for tag in (EXIF_IFD, INTEROP_IFD):
         below.append(read_directory(block, layout, number(below[-1].get(tag), layout.order) or 0))
     return layout, block, below[1], below[2]
+
+
+def density_of_exif(exif: bytes | None) -> tuple[float, float, int] | None:
+    """Horizontal and vertical resolution and their unit (2 inch, 3 centimetre); None where the block states none."""
+    layout, first, block = _opened(exif)
+    if layout is None:
+        return None
+    entries = read_directory(block, layout, first)
+    values = [_ratio(entries.get(tag), layout.order) for tag in (X_RESOLUTION, Y_RESOLUTION)]
+    unit = number(entries.get(RESOLUTION_UNIT), layout.order)
+    return None if 0 in values else (values[0], values[1], 2 if unit is None else unit)
+
+
+def exif_with_density(exif: bytes, entries: Mapping[int, Entry], order: ByteOrder) -> bytes:
+    """The block with the resolution of `entries`, in its own byte `order`, wherever it states one."""
+    layout, first, block = _opened(exif)
+    if layout is None or layout.order != order:
+        return exif
+    patched = bytearray(block)
+    for tag, entry in read_directory(block, layout, first).items():
+        new = entries.get(tag)
+        if new is not None and (new.type, len(new.value)) == (entry.type, len(entry.value)):
+            patched[entry.value_at : entry.value_at + len(new.value)] = new.value
+    return PREFIX + bytes(patched)
+
+
+def exif_order(exif: bytes) -> ByteOrder:
+    """The byte order of the block."""
+    layout, _, _ = _opened(exif)
+    return layout.order if layout else "<"
+
+
+def exif_of(entries: Mapping[int, Entry]) -> bytes:
+    """A block of those entries, whose values are little-endian."""
+    return PREFIX + write_header(Layout("<"), 8) + write_directory(entries, Layout("<"), 8)
+
+
+def _ratio(entry: Entry | None, order: ByteOrder) -> float:
+    """The first value of a RATIONAL entry; 0 for anything else."""
+    if entry is None or entry.type != RATIONAL:
+        return 0
+    above, below = struct.unpack_from(order + "LL", entry.value)
+    return float(above / below) if below else 0
 
 
 def without_orientation(exif: bytes) -> bytes:

@@ -23,6 +23,7 @@ from dreamsr.pictures.losses import not_read
 from dreamsr.pictures.opening import all_bytes, decoding, format_of, name_of, opened, refuse_frames, stream_of
 from dreamsr.pictures.picture import Array, Metadata, Picture, PictureInfo
 from dreamsr.pictures.png import mended
+from dreamsr.pictures.resolution import print_size_of
 from dreamsr.pictures.tiff import BITS, PHOTOMETRIC, XMP, read_directory, read_header
 from dreamsr.pictures.xmp import true_xmp, upright_xmp
 
@@ -56,7 +57,7 @@ def read_picture(
         exif, xmp = _exif_and_xmp(image, data)
         icc = profile_of(image, data, exif, is_grey=pixels.shape[2] == 1, name=name)
         found = Metadata(icc, exif, xmp, texts_of(data), comments_of(image), resources_of(image, data))
-        picture = _upright(image, pixels, alpha, found)
+        picture = _upright(image, data, pixels, alpha, found)
         notes = not_read(image, data, is_deep=is_deep, dtype=pixels.dtype)
         if data[:4] == given[:4] == b"\x89PNG" and len(data) < len(given):
             notes += ("damaged metadata was left out",)
@@ -106,7 +107,7 @@ def from_pil(image: Image.Image) -> Picture:
         pixels, alpha = _colour_and_alpha(image, None, 8, name)
         exif, xmp = exif if isinstance(exif, bytes) else None, xmp if isinstance(xmp, bytes) else None
         icc = profile_of(image, b"", exif, is_grey=pixels.shape[2] == 1, name=name)
-        return _upright(image, pixels, alpha, Metadata(icc, exif, xmp, comments=comments_of(image)))
+        return _upright(image, b"", pixels, alpha, Metadata(icc, exif, xmp, comments=comments_of(image)))
 
 
 def _opened_whole(data: bytes, name: str, max_pixels: int) -> tuple[ImageFile.ImageFile, bytes]:
@@ -276,13 +277,19 @@ def _exif_and_xmp(image: Image.Image, data: bytes) -> tuple[bytes | None, bytes 
     return exif if isinstance(exif, bytes) else None, xmp if isinstance(xmp, bytes) else None
 
 
-def _upright(image: Image.Image, pixels: Array, alpha: Array | None, found: Metadata) -> Picture:
+def _upright(image: Image.Image, data: bytes, pixels: Array, alpha: Array | None, found: Metadata) -> Picture:
     """The picture turned as its EXIF says, with what was `found` beside it made true of that."""
     turn = orientation_of(found.exif)
     pixels_turn = 1 if image.format == "TIFF" else turn  # Pillow has turned those
     pixels, alpha = _turned(pixels, pixels_turn), None if alpha is None else _turned(alpha, pixels_turn)
     xmp, notes = true_xmp(found.xmp, pixels.shape[1], pixels.shape[0]) if found.xmp else (None, ())
-    metadata = replace(found, exif=kept_exif(found.exif), xmp=upright_xmp(xmp) if xmp and turn != 1 else xmp)
+    size_px = pixels.shape[1], pixels.shape[0]
+    metadata = replace(
+        found,
+        exif=kept_exif(found.exif),
+        xmp=upright_xmp(xmp) if xmp and turn != 1 else xmp,
+        print_size=print_size_of(image, data, found.exif, size_px, is_turned=turn in (5, 6, 7, 8)),
+    )
     return Picture(pixels, alpha, metadata, format_of(image), notes)
 
 
