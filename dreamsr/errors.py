@@ -4,6 +4,7 @@
     ├── UsageError               the request itself makes no sense; exits 2
     ├── ConfigError              a configuration (TOML, header, preset) holds something unknown or impossible
     ├── ImageError               a picture cannot be read, used or written
+    │   └── DamagedError         a picture decodes, but not to what was encoded
     ├── DataError                a training or benchmark data set is unusable
     ├── WeightsError             weights are unknown, damaged or do not fit their backbone
     │   └── DownloadError        weights could not be fetched
@@ -33,6 +34,10 @@ class ConfigError(DreamsrError):
 
 class ImageError(DreamsrError):
     """A picture cannot be read, used or written."""
+
+
+class DamagedError(ImageError):
+    """A picture decodes, but not to what was encoded: part of it is missing or wrong."""
 
 
 class DataError(DreamsrError):

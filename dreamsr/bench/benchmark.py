@@ -90,11 +90,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Report:
-    """`data` is what the JSON holds; `results` are the single images, with their crops, for CSV and pictures."""
+    """`data` is what the JSON holds; `results` are the single images, with their crops, for CSV and pictures.
+
+    `summary` and `differences` are in `data`, too.
+    """
 
     data: Mapping[str, Any]
     results: Sequence[Result]
     datasets: Sequence[Dataset]
+    summary: Sequence[report.Summary]
+    differences: Sequence[report.Compared]
 
     @property
     def failed(self) -> bool:
@@ -131,10 +136,10 @@ def bench(
             require_pictures(save_outputs, sweep.places(), read_by(request))
         sweep.run(on_progress)
         timings = speed(methods, datasets[0], on_progress=on_progress) if request.speed else []
-        data = _report(request, command_line, sweep, pairs, timings)
-    for hint in data["hints"]:
+        found = _report(request, command_line, sweep, pairs, timings)
+    for hint in found.data["hints"]:
         on_notice(f"{hint['method']} on {hint['dataset']}: {hint['text']} ({hint['images']} images)")
-    return Report(data, sweep.results, datasets)
+    return found
 
 
 def read_by(request: Request) -> Read:
@@ -214,14 +219,15 @@ def _report(
     sweep: Sweep,
     pairs: Sequence[tuple[str, str]],
     timings: Sequence[Mapping[str, Any]],
-) -> dict[str, Any]:
+) -> Report:
     models = [method for method in sweep.methods if isinstance(method, Weights)]
     compute = models[0].compute if models else choose_compute(request.device, request.precision)
     first = sweep.datasets[0]
     words = first.protocol.words(
         scale=request.scale, degradation=first.degradation, paired=bool(request.low), square_px=request.square_px
     )
-    return {
+    summary, differences = report.summary(sweep.results), report.differences(sweep.results, pairs)
+    data = {
         "format": FORMAT,
         "protocol": words,
         "environment": {**environment(compute), "lpips": _lpips_words(sweep.perceptual)},
@@ -232,13 +238,14 @@ def _report(
         "datasets": [_dataset_facts(dataset, sweep.results) for dataset in sweep.datasets],
         "calibration": calibration(sweep.datasets),
         "rows": report.rows(sweep.results),
-        "summary": report.summary(sweep.results),
-        "differences": report.differences(sweep.results, pairs),
+        "summary": [dataclasses.asdict(entry) for entry in summary],
+        "differences": [dataclasses.asdict(entry) for entry in differences],
         "speed": list(timings),
         "failures": [dataclasses.asdict(failure) for failure in sweep.failures],
         "hints": _hints(sweep.results),
         "images": report.image_rows(sweep.results),
     }
+    return Report(data, sweep.results, sweep.datasets, summary, differences)
 
 
 def _lpips_words(perceptual: Perceptual) -> str:

@@ -12,8 +12,9 @@ from dreamsr.bench.benchmark import Report
 from dreamsr.bench.calibration import PUBLISHED, in_words
 from dreamsr.bench.dataset import Dataset
 from dreamsr.bench.plots import Plot
-from dreamsr.bench.report import plain
+from dreamsr.bench.report import Compared, plain
 from dreamsr.bench.speed import speed_columns
+from dreamsr.bench.stats import Estimate
 from dreamsr.bench.sweep import Result, png_base64
 from dreamsr.measure.metrics import LPIPS_ALEX, METRICS, PSNR_Y, REPORTED, SSIM_Y, Metric
 
@@ -47,7 +48,7 @@ def page(report: Report, figures: Sequence[Plot]) -> bytes:
         f"{_text(data['environment']['date'])}</p>",
         _warnings(data),
         *(_figure(plot) for plot in figures),
-        *(_dataset_section(data, dataset["name"]) for dataset in data["datasets"]),
+        *(_dataset_section(report, dataset["name"]) for dataset in data["datasets"]),
         _speed_section(data["speed"]),
         _crops_section(report),
         _origin(data),
@@ -84,15 +85,16 @@ def _figure(plot: Plot) -> str:
     )
 
 
-def _dataset_section(data: Mapping[str, Any], name: str) -> str:
+def _dataset_section(report: Report, name: str) -> str:
+    data = report.data
     facts = next(d for d in data["datasets"] if d["name"] == name)
-    rows = [entry for entry in data["summary"] if entry["dataset"] == name]
-    metrics = [metric for key, metric in REPORTED.items() if any(key in entry["metrics"] for entry in rows)]
+    rows = [entry for entry in report.summary if entry.dataset == name]
+    metrics = [metric for key, metric in REPORTED.items() if any(key in entry.metrics for entry in rows)]
     columns = ["method", "steps", "stoch.", *(metric.heading for metric in metrics), "s / MP", "peak MB"]
     lines = [
-        [entry["method"], _number(entry["steps"], 0), _number(entry["stochasticity"] or None, 2),
-         *(_estimate(entry["metrics"].get(m.key), m) for m in metrics),
-         _number(entry.get("seconds_per_megapixel"), 2), _number(entry.get("peak_memory_mb"), 0)]
+        [entry.method, _number(entry.steps, 0), _number(entry.stochasticity or None, 2),
+         *(_estimate(entry.metrics.get(m.key), m) for m in metrics),
+         _number(entry.seconds_per_megapixel, 2), _number(entry.peak_memory_mb, 0)]
         for entry in rows
     ]  # fmt: skip
     note = f"{facts['images']} pictures, {facts['megapixels']:.3f} megapixels of small images, "
@@ -105,16 +107,16 @@ def _dataset_section(data: Mapping[str, Any], name: str) -> str:
         if c["dataset"] == name and c["agrees"]
     )
     head = f"<h2>{_text(name)}</h2><p class=note>{_text(note)}</p>"
-    return head + calibration + _table(columns, lines) + _pairs(data, name)
+    return head + calibration + _table(columns, lines) + _pairs(report.differences, name)
 
 
-def _pairs(data: Mapping[str, Any], name: str) -> str:
+def _pairs(differences: Sequence[Compared], name: str) -> str:
     rows = [
-        [f"{d['a']} − {d['b']}", _number(d["steps"], 0), METRICS[d["metric"]].heading, f"{d['mean']:+.4f}",
-         "" if d["low"] is None else f"[{d['low']:+.4f}, {d['high']:+.4f}]", f"{d['better']} of {d['images']}",
-         "yes" if d["clear"] else "no"]
-        for d in data["differences"]
-        if d["dataset"] == name and METRICS[d["metric"]] in MAIN and not d["stochasticity"]
+        [f"{d.a} − {d.b}", _number(d.steps, 0), METRICS[d.metric].heading, f"{d.mean:+.4f}",
+         "" if d.low is None else f"[{d.low:+.4f}, {d.high:+.4f}]", f"{d.better} of {d.images}",
+         "yes" if d.clear else "no"]
+        for d in differences
+        if d.dataset == name and METRICS[d.metric] in MAIN and not d.stochasticity
     ]  # fmt: skip
     if not rows:
         return ""
@@ -206,15 +208,15 @@ def _number(value: float | None, decimals: int) -> str:
     return "" if value is None else f"{value:.{decimals}f}"
 
 
-def _estimate(estimate: Mapping[str, Any] | None, metric: Metric) -> str:
+def _estimate(estimate: Estimate | None, metric: Metric) -> str:
     """mean ± deviation over seeds [95 % interval over images], the interval for the main metrics only."""
     if estimate is None:
         return ""
-    text = metric.text(estimate["mean"])
-    if estimate["seed_std"] is not None:
-        text += f" ± {_number(estimate['seed_std'], metric.decimals + 1)}"
-    if estimate["low"] is not None and metric in MAIN:
-        text += f" [{metric.text(estimate['low'])}, {metric.text(estimate['high'])}]"
+    text = metric.text(estimate.mean)
+    if estimate.seed_std is not None:
+        text += f" ± {_number(estimate.seed_std, metric.decimals + 1)}"
+    if estimate.low is not None and metric in MAIN:
+        text += f" [{metric.text(estimate.low)}, {metric.text(estimate.high)}]"
     return text
 
 

@@ -8,16 +8,49 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from dreamsr.bench.methods import Variant
-from dreamsr.bench.stats import estimate, paired
+from dreamsr.bench.stats import Estimate, estimate, paired
 from dreamsr.bench.sweep import Result
 from dreamsr.measure.metrics import REPORTED
 from dreamsr.measure.score import means
 
 Key = tuple[str, str, int | None, float | None]
 """(dataset, method, steps, stochasticity): a variant without its seed."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A method's figures on a set: an estimate for each metric that it has on all images, by key."""
+
+    dataset: str
+    method: str
+    steps: int | None
+    stochasticity: float | None
+    kind: str
+    metrics: Mapping[str, Estimate]
+    seconds_per_megapixel: float | None
+    peak_memory_mb: float | None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Method `a` minus method `b` by one metric (its key), paired over the images of a set; see `stats.Difference`."""
+
+    dataset: str
+    metric: str
+    a: str
+    b: str
+    steps: int | None
+    stochasticity: float | None
+    mean: float
+    low: float | None
+    high: float | None
+    better: int
+    images: int
+    clear: bool
 
 
 def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
@@ -30,7 +63,6 @@ def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 def _row(group: Sequence[Result]) -> dict[str, Any]:
     first = group[0]
-    peaks = [r.record.peak_memory_mb for r in group if r.record.peak_memory_mb is not None]
     evaluations = [r.record.evaluations for r in group if r.record.evaluations is not None]
     return {
         "dataset": first.dataset,
@@ -42,7 +74,7 @@ def _row(group: Sequence[Result]) -> dict[str, Any]:
         "images": len(group),
         **means([r.record.scores for r in group]),
         "seconds_per_megapixel": _seconds_per_megapixel(group),
-        "peak_memory_mb": max(peaks) if peaks else None,
+        "peak_memory_mb": _peak_memory_mb(group),
         "evaluations": sum(evaluations) / len(evaluations) if evaluations else None,
     }
 
@@ -68,30 +100,27 @@ def tables(results: Sequence[Result], metric: str) -> dict[Key, list[list[float]
     return whole
 
 
-def summary(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """One entry per set, method, steps and stochasticity: an `Estimate` of every metric."""
-    entries: dict[Key, dict[str, Any]] = {}
-    kinds = {(r.dataset, r.method): r.kind for r in results}
-    for metric in REPORTED:
-        for key, values in tables(results, metric).items():
-            entry = entries.setdefault(key, {**_named(key), "kind": kinds[key[:2]], "metrics": {}})
-            entry["metrics"][metric] = dataclasses.asdict(estimate(values))
-    timed: dict[Key, list[Result]] = {}
+def summary(results: Sequence[Result]) -> list[Summary]:
+    """One entry per set, method, steps and stochasticity, in the order of the results."""
+    values = {name: tables(results, name) for name in REPORTED}
+    groups: dict[Key, list[Result]] = {}
     for r in results:
-        timed.setdefault((r.dataset, r.method, r.variant.steps, r.variant.stochasticity), []).append(r)
-    for key, group in timed.items():
-        if key in entries:
-            entries[key]["seconds_per_megapixel"] = _seconds_per_megapixel(group)
-            peaks = [r.record.peak_memory_mb for r in group if r.record.peak_memory_mb is not None]
-            entries[key]["peak_memory_mb"] = max(peaks) if peaks else None
-    return [entries[key] for key in timed if key in entries]
+        groups.setdefault((r.dataset, r.method, r.variant.steps, r.variant.stochasticity), []).append(r)
+    found = []
+    for key, group in groups.items():
+        estimates = {name: estimate(table[key]) for name, table in values.items() if key in table}
+        if estimates:
+            seconds, peak = _seconds_per_megapixel(group), _peak_memory_mb(group)
+            found.append(Summary(*key, group[0].kind, estimates, seconds, peak))
+    return found
 
 
-def _named(key: Key) -> dict[str, Any]:
-    return dict(zip(("dataset", "method", "steps", "stochasticity"), key, strict=True))
+def _peak_memory_mb(group: Sequence[Result]) -> float | None:
+    peaks = [r.record.peak_memory_mb for r in group if r.record.peak_memory_mb is not None]
+    return max(peaks, default=None)
 
 
-def differences(results: Sequence[Result], pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+def differences(results: Sequence[Result], pairs: Sequence[tuple[str, str]]) -> list[Compared]:
     """For every (a, b): a - b on each set, where both were run with the same numbers, or b has none."""
     found = []
     for metric in REPORTED.values():
@@ -103,11 +132,8 @@ def differences(results: Sequence[Result], pairs: Sequence[tuple[str, str]]) -> 
                     continue
                 difference = paired(values[key], values[other], lower_is_better=metric.lower_is_better)
                 if difference is not None:
-                    found.append({
-                        "dataset": key[0], "metric": metric.key, "a": a, "b": b,
-                        "steps": key[2], "stochasticity": key[3],
-                        **dataclasses.asdict(difference), "clear": difference.is_clear,
-                    })  # fmt: skip
+                    figures = dataclasses.asdict(difference)
+                    found.append(Compared(key[0], metric.key, a, b, *key[2:], **figures, clear=difference.is_clear))
     return found
 
 

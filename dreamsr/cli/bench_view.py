@@ -35,7 +35,7 @@ def show(report: Report, json_file: Path | None) -> None:
     console.say(f"protocol {words['name']}: x{words['scale']}; {words['truth']}; {words['small_image']}")
     console.say(f"luma: {words['luma']}; {words['border_px']} px border shaved; LPIPS {words['lpips']}")
     for dataset in report.data["datasets"]:
-        _show_dataset(report.data, dataset)
+        _show_dataset(report, dataset)
     if report.data["speed"]:
         from dreamsr.bench.speed import speed_columns
 
@@ -45,29 +45,29 @@ def show(report: Report, json_file: Path | None) -> None:
         console.table(["method", "steps", *short], rows, title="speed, one 256 px picture")
 
 
-def _show_dataset(data: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
+def _show_dataset(report: Report, dataset: Mapping[str, Any]) -> None:
     from dreamsr.bench.calibration import PUBLISHED, in_words
     from dreamsr.measure.metrics import PSNR_Y, REPORTED
 
-    own = [entry for entry in data["summary"] if entry["dataset"] == dataset["name"]]
-    shown = [metric for key, metric in REPORTED.items() if any(key in entry["metrics"] for entry in own)]
-    many_seeds = any(entry["metrics"][PSNR_Y.key]["seed_std"] is not None for entry in own)
-    noisy = any(entry["stochasticity"] for entry in own)
+    own = [entry for entry in report.summary if entry.dataset == dataset["name"]]
+    shown = [metric for key, metric in REPORTED.items() if any(key in entry.metrics for entry in own)]
+    many_seeds = any(entry.metrics[PSNR_Y.key].seed_std is not None for entry in own)
+    noisy = any(entry.stochasticity for entry in own)
     rows = []
     for entry in own:
-        head = [entry["method"], _cell(entry["steps"], 0), *([_cell(entry["stochasticity"], 2)] if noisy else [])]
-        means = [metric.text(entry["metrics"].get(metric.key, {}).get("mean")) for metric in shown]
-        luma = entry["metrics"][PSNR_Y.key]
-        half = None if luma["low"] is None else (luma["high"] - luma["low"]) / 2
+        head = [entry.method, _cell(entry.steps, 0), *([_cell(entry.stochasticity, 2)] if noisy else [])]
+        means = [m.text(entry.metrics[m.key].mean if m.key in entry.metrics else None) for m in shown]
+        luma = entry.metrics[PSNR_Y.key]
+        half = None if luma.low is None or luma.high is None else (luma.high - luma.low) / 2
         means[0] += f" ±{PSNR_Y.text(half)}" if half is not None else ""
-        seeds = [_cell(luma["seed_std"], 3)] if many_seeds else []
-        rest = [_cell(entry["seconds_per_megapixel"], 1), _cell(entry["peak_memory_mb"], 0)]
+        seeds = [_cell(luma.seed_std, 3)] if many_seeds else []
+        rest = [_cell(entry.seconds_per_megapixel, 1), _cell(entry.peak_memory_mb, 0)]
         rows.append([*head, *means, *seeds, *rest])
     title = f"{dataset['name']}: {dataset['images']} pictures; ± is half of PSNR-Y's 95 % interval over pictures"
     columns = ["method", "steps", *(["stoch."] if noisy else []), *(metric.title for metric in shown)]
     columns += [*(["over seeds"] if many_seeds else []), "s/MP", "MB"]
     console.table(columns, rows, title=title)
-    for c in data["calibration"]:
+    for c in report.data["calibration"]:
         if c["dataset"] == dataset["name"]:
             verdict = "as published" if c["agrees"] else "NOT as published"
             console.say(f"bicubic by the {c['protocol']} protocol: {in_words(c)}, {verdict} ({in_words(c, PUBLISHED)})")

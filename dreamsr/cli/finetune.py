@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dreamsr.cli import console
+from dreamsr.cli import completion, console
 from dreamsr.cli.options import Threads, use_threads
 from dreamsr.cli.train import (
     DATA,
@@ -42,7 +42,12 @@ if TYPE_CHECKING:
 
 def finetune(
     weights: Annotated[
-        str, typer.Option(help="What to start from: a name, a file, a run or a Hub reference.", show_default=False)
+        str,
+        typer.Option(
+            help="What to start from: a name, a file, a run or a Hub reference.",
+            autocompletion=completion.weights,
+            show_default=False,
+        ),
     ],
     data: Data = None,
     hr: Large = None,
@@ -79,6 +84,7 @@ def finetune(
     from dreamsr.data.recipes import degradation_table
     from dreamsr.training.finetune import finetune as finetune_task
     from dreamsr.training.finetune import suited
+    from dreamsr.training.request import Listener, RunRequest
     from dreamsr.training.resolve import altered, data_source, finish_table, name_of
 
     use_threads(threads)
@@ -95,23 +101,12 @@ def finetune(
         "precision": precision,
     }
     asked = {"enabled": dream, "power": dream_power, "start": dream_start}
-    config = altered(suited(weights, on_notice=console.note), settings or (), options, asked)
+    config = altered(suited(weights, Listener(on_notice=console.note)), settings or (), options, asked)
     source = data_source(data, hr, lr)
     place = out or Path("runs") / f"{name_of(source)}-finetuned"
-    with train_view() as view:
-        report = finetune_task(
-            config,
-            weights,
-            source,
-            place,
-            share=held_out,
-            device=device,
-            resume=resume,
-            workers=workers,
-            on_progress=view.step,
-            on_notice=console.note,
-            on_validation=view.validation,
-        )
+    request = RunRequest(config, source, place, device=device, resume=resume, workers=workers)
+    with train_view() as listener:
+        report = finetune_task(request, weights, share=held_out, listener=listener)
     _show(report)
     console.note(f"weights are in {report.weights}; use them with: dreamsr upscale PICTURE --weights {place}")
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dreamsr.cli import console
+from dreamsr.cli import completion, console
+from dreamsr.cli.habits import folder_not_rate
 from dreamsr.cli.options import MACHINE, Threads, use_threads
 from dreamsr.cli.train_view import train_view
 from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
-    from dreamsr.data.sources import DataSource
     from dreamsr.training.config import TrainConfig
-    from dreamsr.training.start import Start as Beginning
+    from dreamsr.training.request import RunRequest
 
 DATA, DREAM, RUN = "Data", "DREAM", "Run"
 
@@ -30,7 +30,10 @@ Data = Annotated[
 Large = Annotated[
     Path | None, typer.Option("--hr", help="Folder of large pictures of a paired set.", rich_help_panel=DATA)
 ]
-Small = Annotated[Path | None, typer.Option("--lr", help="Folder of their small versions.", rich_help_panel=DATA)]
+Small = Annotated[
+    Path | None,
+    typer.Option("--lr", help="Folder of their small versions.", callback=folder_not_rate, rich_help_panel=DATA),
+]
 Degradation = Annotated[
     str | None,
     typer.Option(
@@ -90,7 +93,10 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="FIELD=VALUE: any field of the configuration, again and again.", rich_help_panel=RUN),
 ]
-Device = Annotated[str, typer.Option(help="auto, cuda, cuda:1, mps or cpu.", rich_help_panel=MACHINE)]
+Device = Annotated[
+    str,
+    typer.Option(help="auto, cuda, cuda:1, mps or cpu.", autocompletion=completion.devices, rich_help_panel=MACHINE),
+]
 Precision = Annotated[
     Literal["auto", "bf16", "fp32"] | None, typer.Option(help="Number format of the net.", rich_help_panel=MACHINE)
 ]
@@ -112,13 +118,16 @@ def train(
     preset: Annotated[
         str,
         typer.Option(
-            help="What to train: sr3-x4, idm-continuous, resshift-x4, ...; or a .toml file.", rich_help_panel=RUN
+            help="What to train: sr3-x4, idm-continuous, resshift-x4, ...; or a .toml file.",
+            autocompletion=completion.presets,
+            rich_help_panel=RUN,
         ),
     ] = "refiner-x4",
     weights: Annotated[
         str | None,
         typer.Option(
             help="Begin with these: a name, a file, a run or a Hub reference. The net is theirs, not the preset's.",
+            autocompletion=completion.weights,
             show_default=False,
             rich_help_panel=RUN,
         ),
@@ -168,6 +177,7 @@ def train(
     the preset says. Stopped by ctrl-C, SIGTERM or SIGHUP, a run goes on with --resume.
     """
     from dreamsr.data.recipes import degradation_table
+    from dreamsr.training.request import RunRequest
     from dreamsr.training.resolve import data_source, finish_table, name_of, resolve
     from dreamsr.training.start import load_start
 
@@ -199,7 +209,7 @@ def train(
         return
     source = data_source(data, hr, lr)
     place = out or Path("runs") / name_of(source)
-    _run(config, source, place, val, start, device=device, resume=resume, workers=workers)
+    _run(RunRequest(config, source, place, device=device, resume=resume, workers=workers, valid=val, start=start))
 
 
 def _try(config: TrainConfig, device: str) -> None:
@@ -220,31 +230,9 @@ def _try(config: TrainConfig, device: str) -> None:
     console.say(f"a step with DREAM takes {found.ratio:.2f} times one without")
 
 
-def _run(
-    config: TrainConfig,
-    source: DataSource,
-    out: Path,
-    val: Path | None,
-    start: Beginning | None,
-    *,
-    device: str,
-    resume: bool,
-    workers: int,
-) -> None:
+def _run(request: RunRequest) -> None:
     from dreamsr.training.train import train as train_task
 
-    with train_view() as view:
-        path = train_task(
-            config,
-            source,
-            out,
-            device=device,
-            resume=resume,
-            workers=workers,
-            valid=val,
-            start=start,
-            on_progress=view.step,
-            on_notice=console.note,
-            on_validation=view.validation,
-        )
-    console.note(f"weights are in {path}; use them with: dreamsr upscale PICTURE --weights {out}")
+    with train_view() as listener:
+        path = train_task(request, listener)
+    console.note(f"weights are in {path}; use them with: dreamsr upscale PICTURE --weights {request.out}")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-    from dreamsr.training.train import Progress
+    from dreamsr.training.request import Listener, Progress
     from dreamsr.training.validation import Validation
 
 LINE_EVERY_SECONDS = 30.0
@@ -54,10 +54,13 @@ class TrainView:
 
 
 @contextmanager
-def train_view() -> Iterator[TrainView]:
-    """A view with a bar where stderr is a terminal."""
+def train_view() -> Iterator[Listener]:
+    """A listener that shows on stderr what it hears, with a bar where that is a terminal."""
+    from dreamsr.training.request import Listener
+
     with console.bars() as bars:
-        yield TrainView(bars)
+        view = TrainView(bars)
+        yield Listener(view.step, console.note, view.validation)
 
 
 def in_words(now: Progress) -> str:

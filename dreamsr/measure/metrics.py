@@ -221,7 +221,7 @@ LR_PSNR = Metric(
     lambda found: low_psnr(found.image, found.low, found.scale),
 )  # fmt: skip
 COLOUR_ERROR = Metric(
-    "colour_error", "colour error", "", 2, "lower", 0.005,
+    "colour_error", "colour", "", 2, "lower", 0.005,
     f"grey levels, mean |difference of {COLOUR_BLOCK_PX} px block means|",
     lambda found: colour_error(found.image, found.true_image),
 )  # fmt: skip

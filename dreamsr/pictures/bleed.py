@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ def bleed(pixels: Pixels, alpha: Pixels) -> Pixels:
     faint = (alpha < largest) & ~hidden
     if faint.any():
         share = (alpha[faint] / largest[faint].astype(np.float32))[:, None]  # [N,1]
-        result[faint] = _rounded(share * pixels[faint] + (1 - share) * _means(pixels, alpha, faint), pixels)
+        result[faint] = _rounded(share * pixels[faint] + (1 - share) * _means(pixels, alpha)[faint], pixels)
     if hidden.any():
         # Push and pull over a pyramid of halves: as quick for large holes as for small.
         weight = alpha.astype(np.float32) / np.float32(np.iinfo(alpha.dtype).max)  # [H,W]
@@ -63,25 +63,30 @@ def enlarged_alpha(alpha: Pixels, height: int, width: int) -> Pixels:
 def _extreme(values: Pixels, reach: int, choose: np.ufunc) -> Pixels:
     """The largest or smallest of the (2 reach + 1) squared values around each, [h,w] -> [h,w]."""
     for axis in (0, 1):
-        size = values.shape[axis]
-        padded = np.pad(values, [(reach, reach) if axis == a else (0, 0) for a in (0, 1)], mode="edge")
-        values = choose.reduce([padded.take(np.arange(at, at + size), axis) for at in range(2 * reach + 1)])
+        first, *others = _shifted(values, reach, axis)
+        values = first.copy()
+        for other in others:
+            choose(values, other, out=values)
     return values
 
 
-def _means(pixels: Pixels, alpha: Pixels, where: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """The mean colour near each of the N pixels `where`, weighted by alpha and nearness, [N,C]."""
-    tops, lefts = np.nonzero(where)
-    height, width = alpha.shape
-    colours = np.zeros((len(tops), pixels.shape[2]), np.float32)
-    weights = np.zeros((len(tops), 1), np.float32)
-    for dy, near_y in enumerate(NEAR, -REACH_PX):
-        for dx, near_x in enumerate(NEAR, -REACH_PX):
-            y, x = np.clip(tops + dy, 0, height - 1), np.clip(lefts + dx, 0, width - 1)
-            weight = (near_y * near_x * alpha[y, x].astype(np.float32))[:, None]
-            colours += weight * pixels[y, x]
-            weights += weight
-    return colours / weights  # at least the pixel's own alpha, which is not zero
+def _means(pixels: Pixels, alpha: Pixels) -> NDArray[np.float32]:
+    """The mean colour near each pixel, weighted by alpha and nearness, [H,W,C]; 0 where nothing shows."""
+    weights = alpha.astype(np.float32)[..., None]
+    near = np.concatenate([pixels * weights, weights], axis=2)  # [H,W,C+1]
+    for axis in (0, 1):
+        parts = zip(NEAR, _shifted(near, REACH_PX, axis), strict=True)
+        near = sum((share * part for share, part in parts), np.zeros_like(near))
+    means: NDArray[np.float32] = near[..., :-1] / np.maximum(near[..., -1:], 1e-6)
+    return means
+
+
+def _shifted(values: NDArray[Any], reach: int, axis: int) -> list[NDArray[Any]]:
+    """Views of [h,w,...] moved by -reach to reach along `axis`, the edges repeated."""
+    size = values.shape[axis]
+    padded = np.pad(values, [(reach, reach) if axis == a else (0, 0) for a in range(values.ndim)], mode="edge")
+    moved = np.moveaxis(padded, axis, 0)
+    return [np.moveaxis(moved[at : at + size], 0, axis) for at in range(2 * reach + 1)]
 
 
 def _rounded(values: NDArray[np.float32], like: Pixels) -> Pixels:

@@ -14,6 +14,7 @@ from dreamsr.pictures.tiff import (
     INTEROP_IFD,
     LONG,
     ORIENTATION,
+    RATIONAL,
     RESOLUTION_UNIT,
     SHORT,
     WIDTH,
@@ -32,6 +33,7 @@ from dreamsr.pictures.tiff import (
 )
 
 PREFIX = b"Exif\0\0"
+RELATED_WIDTH, RELATED_HEIGHT = 4097, 4098  # of the picture that an interoperability directory is about
 PIXEL_X, PIXEL_Y, THUMBNAIL_AT, THUMBNAIL_BYTES = 40962, 40963, 513, 514
 COLOUR_SPACE, INTEROP_INDEX = 40961, 1
 SRGB, ADOBE_RGB, UNCALIBRATED = 1, 2, 0xFFFF
@@ -67,12 +69,14 @@ def exif_for_size(exif: bytes, width: int, height: int) -> bytes:
         return exif
     patched = bytearray(block)
     entries = read_directory(block, layout, first)
-    inner = read_directory(block, layout, number(entries.get(EXIF_IFD), layout.order) or 0)
+    _, _, inner, interop = _inner_entries(exif)
     for found, tag, size in (
         (entries, WIDTH, width),
         (entries, HEIGHT, height),
         (inner, PIXEL_X, width),
         (inner, PIXEL_Y, height),
+        (interop, RELATED_WIDTH, width),
+        (interop, RELATED_HEIGHT, height),
     ):
         if tag in found:
             _overwrite(patched, layout.order, found[tag], LONG, size)
@@ -81,7 +85,7 @@ def exif_for_size(exif: bytes, width: int, height: int) -> bytes:
 
 def is_adobe_rgb(exif: bytes | None) -> bool:
     """Whether the block says Adobe RGB, by the colour space 2 or by cameras' R03 with an uncalibrated one."""
-    layout, _, inner, interop = _colour_entries(exif)
+    layout, _, inner, interop = _inner_entries(exif)
     if layout is None:
         return False
     space = number(inner.get(COLOUR_SPACE), layout.order)
@@ -91,7 +95,7 @@ def is_adobe_rgb(exif: bytes | None) -> bool:
 
 def exif_as_srgb(exif: bytes) -> bytes:
     """The block, which says sRGB wherever it said another colour space."""
-    layout, block, inner, interop = _colour_entries(exif)
+    layout, block, inner, interop = _inner_entries(exif)
     if layout is None:
         return exif
     patched = bytearray(block)
@@ -103,7 +107,7 @@ def exif_as_srgb(exif: bytes) -> bytes:
     return PREFIX + bytes(patched)
 
 
-def _colour_entries(exif: bytes | None) -> tuple[Layout | None, bytes, Mapping[int, Entry], Mapping[int, Entry]]:
+def _inner_entries(exif: bytes | None) -> tuple[Layout | None, bytes, Mapping[int, Entry], Mapping[int, Entry]]:
     """Layout, block, and the entries of its EXIF and interoperability directories."""
     layout, first, block = _opened(exif)
     if layout is None:
@@ -112,6 +116,49 @@ def _colour_entries(exif: bytes | None) -> tuple[Layout | None, bytes, Mapping[i
     for tag in (EXIF_IFD, INTEROP_IFD):
         below.append(read_directory(block, layout, number(below[-1].get(tag), layout.order) or 0))
     return layout, block, below[1], below[2]
+
+
+def density_of_exif(exif: bytes | None) -> tuple[float, float, int] | None:
+    """Horizontal and vertical resolution and their unit (2 inch, 3 centimetre); None where the block states none."""
+    layout, first, block = _opened(exif)
+    if layout is None:
+        return None
+    entries = read_directory(block, layout, first)
+    values = [_ratio(entries.get(tag), layout.order) for tag in (X_RESOLUTION, Y_RESOLUTION)]
+    unit = number(entries.get(RESOLUTION_UNIT), layout.order)
+    return None if 0 in values else (values[0], values[1], 2 if unit is None else unit)
+
+
+def exif_with_density(exif: bytes, entries: Mapping[int, Entry], order: ByteOrder) -> bytes:
+    """The block with the resolution of `entries`, in its own byte `order`, wherever it states one."""
+    layout, first, block = _opened(exif)
+    if layout is None or layout.order != order:
+        return exif
+    patched = bytearray(block)
+    for tag, entry in read_directory(block, layout, first).items():
+        new = entries.get(tag)
+        if new is not None and (new.type, len(new.value)) == (entry.type, len(entry.value)):
+            patched[entry.value_at : entry.value_at + len(new.value)] = new.value
+    return PREFIX + bytes(patched)
+
+
+def exif_order(exif: bytes) -> ByteOrder:
+    """The byte order of the block."""
+    layout, _, _ = _opened(exif)
+    return layout.order if layout else "<"
+
+
+def exif_of(entries: Mapping[int, Entry]) -> bytes:
+    """A block of those entries, whose values are little-endian."""
+    return PREFIX + write_header(Layout("<"), 8) + write_directory(entries, Layout("<"), 8)
+
+
+def _ratio(entry: Entry | None, order: ByteOrder) -> float:
+    """The first value of a RATIONAL entry; 0 for anything else."""
+    if entry is None or entry.type != RATIONAL:
+        return 0
+    above, below = struct.unpack_from(order + "LL", entry.value)
+    return float(above / below) if below else 0
 
 
 def without_orientation(exif: bytes) -> bytes:

@@ -6,7 +6,7 @@ import glob
 import os
 import stat
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,16 +44,19 @@ class Problem:
     reason: str
 
 
-def find_sources(names: Sequence[str], *, recursive: bool) -> tuple[list[Source], list[Problem]]:
+def find_sources(
+    names: Sequence[str], *, recursive: bool, on_left_out: Callable[[str], None] | None = None
+) -> tuple[list[Source], list[Problem]]:
     """The pictures meant by `names`, each once, in the order given (folders in the order of their names).
 
     Folders give the files in them whose endings are known, with `recursive` also those below. A name that does
-    not exist and holds `*`, `?` or `[` is expanded here, for shells that do not.
+    not exist and holds `*`, `?` or `[` is expanded here, for shells that do not. `on_left_out` hears the kind of each
+    thing in a folder that is not taken.
     """
     sources: list[Source] = []
     problems: list[Problem] = []
     for name in names:
-        found = list(_expanded(name, recursive))
+        found = list(_expanded(name, recursive, on_left_out or (lambda _: None)))
         if not found:
             problems.append(_nothing_in(name, recursive))
         sources += found
@@ -80,25 +83,41 @@ def _real(path: Path) -> str:
         return str(path)
 
 
-def _expanded(name: str, recursive: bool) -> Iterator[Source]:
+def _expanded(name: str, recursive: bool, on_left_out: Callable[[str], None]) -> Iterator[Source]:
     path = Path(name)
     if name == STREAM:
         yield Source(path)
     elif is_folder(path):
-        for file in _pictures_in(path, recursive):
+        for file in _pictures_in(path, recursive, on_left_out):
             yield Source(file, file.parent.relative_to(path), named=False)
     elif not os.path.lexists(path) and glob.has_magic(name):
-        for match in sorted(glob.glob(name, recursive=True)):  # noqa: PTH207 - Path.glob takes no absolute patterns
+        pattern = _with_literal_folders(name)
+        for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 - Path.glob takes no absolute patterns
             file = Path(match)
             if is_folder(file):
                 if recursive:
                     yield from (
-                        Source(inner, inner.parent.relative_to(file), named=False) for inner in _pictures_in(file, True)
+                        Source(inner, inner.parent.relative_to(file), named=False)
+                        for inner in _pictures_in(file, True, on_left_out)
                     )
             else:
                 yield Source(file)
     else:
         yield Source(path)
+
+
+def _with_literal_folders(pattern: str) -> str:
+    """`pattern` with the special characters of its leading folders that exist escaped: `a[1]/*.png` looks into a[1]."""
+    folder, rest = existing_folder(pattern)
+    return glob.escape(folder) + rest if folder else pattern
+
+
+def existing_folder(pattern: str) -> tuple[str, str]:
+    """`pattern` in two: the longest leading part, up to a slash, that is a folder as it stands, and what follows."""
+    for end in range(len(pattern) - 1, -1, -1):
+        if pattern[end] in ("/", os.sep) and is_folder(Path(pattern[: end + 1])):
+            return pattern[: end + 1], pattern[end + 1 :]
+    return "", pattern
 
 
 def is_folder(path: Path) -> bool:
@@ -124,13 +143,33 @@ def _mode(path: Path) -> int:
         return 0
 
 
-def _pictures_in(folder: Path, recursive: bool) -> Iterator[Path]:
+def _pictures_in(folder: Path, recursive: bool, on_left_out: Callable[[str], None]) -> Iterator[Path]:
     """Files with known endings, hidden ones left out, sorted; linked folders are not entered (they may be loops)."""
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if recursive and not name.startswith("."))
+    for place, folders, files in os.walk(folder, onerror=lambda _: on_left_out("unreadable folder")):
+        visible = [name for name in sorted(folders) if not name.startswith(".")]
+        folders[:] = visible if recursive else []
+        for name in visible:
+            if not recursive:
+                on_left_out("folder in it")
+            elif Path(place, name).is_symlink():
+                on_left_out("linked folder")
         for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in ENDINGS:
+            if name.startswith("."):
+                continue
+            kind = _kind_left_out(Path(place, name))
+            if kind is None:
                 yield Path(place, name)
+            else:
+                on_left_out(kind)
+
+
+def _kind_left_out(file: Path) -> str | None:
+    """What a file is that is no picture by its name, or no file at all; None for pictures."""
+    ending = file.suffix.lower()
+    if ending not in ENDINGS:
+        return printable(ending) or "file without ending"
+    # Opening a pipe waits for whoever writes to it. A link to nowhere stays: it is told as missing.
+    return None if is_file(file) or not exists(file) else "pipe or device"
 
 
 def _nothing_in(name: str, recursive: bool) -> Problem:

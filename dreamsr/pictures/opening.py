@@ -15,11 +15,13 @@ from dreamsr.pictures import heic
 from dreamsr.pictures.decoding.jpeg import unread_coding
 from dreamsr.pictures.decoding.planes import main_page, refuse_kind, refuse_unopened
 from dreamsr.pictures.picture import FORMATS, HEIC_HINT
+from dreamsr.pictures.png import mended
 from dreamsr.pictures.sniff import HEAD_BYTES, seems_to_be
 
 BYTES_PER_PIXEL_LIMIT = 8  # no sound file is larger than its pixels at 16-bit RGBA, but for some metadata
 METADATA_LIMIT_BYTES = 256 << 20
 PIPE_LIMIT_BYTES = 2 << 30
+JPEG_HEADER_BYTES = 1 << 20  # what precedes the frame header, with all metadata, as a rule
 RAW_EXTENSIONS = frozenset(
     {".dng", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".cr2", ".cr3", ".pef", ".srw", ".3fr", ".erf", ".kdc", ".iiq"}
 )
@@ -134,7 +136,9 @@ def _quiet() -> Iterator[None]:
 
 def opened(stream: IO[bytes], name: str, max_pixels: int) -> ImageFile.ImageFile:
     """The header, read; sizes over the limit are refused before anything is allocated for pixels."""
-    kind = seems_to_be(stream.read(HEAD_BYTES))
+    kind = seems_to_be(head := stream.read(HEAD_BYTES))
+    if kind == "JPEG":
+        _refuse_coding(head + stream.read(JPEG_HEADER_BYTES), name)
     stream.seek(0)
     if kind == "TIFF":
         stream = main_page(stream, name)
@@ -142,9 +146,10 @@ def opened(stream: IO[bytes], name: str, max_pixels: int) -> ImageFile.ImageFile
         before = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = max_pixels
         try:
-            image = Image.open(stream, formats=_plugins(stream))
+            image = _identified(stream, kind)
         except UnidentifiedImageError as error:
-            _refuse_unread(stream, kind, name)
+            if kind == "TIFF":
+                refuse_unopened(stream, name)
             raise ImageError(
                 f"{name} is damaged, or of a kind within its format that is not read; {POSSIBLE}: get a whole copy, "
                 "or save it again as PNG."
@@ -172,6 +177,20 @@ def _plugins(stream: IO[bytes]) -> list[str]:
     return [name for name in FORMATS if name != "HEIC"]
 
 
+def _identified(stream: IO[bytes], kind: str) -> ImageFile.ImageFile:
+    """The header, of a PNG even where a chunk that no pixel needs is damaged. Raises UnidentifiedImageError."""
+    try:
+        return Image.open(stream, formats=_plugins(stream))
+    except UnidentifiedImageError:
+        if kind != "PNG":
+            raise
+        stream.seek(0)
+        whole = mended(data := stream.read())
+        if whole == data:
+            raise
+        return Image.open(io.BytesIO(whole), formats=[kind])
+
+
 def format_of(image: Image.Image) -> str:
     if image.format == heic.PLUGIN:
         return "HEIC"
@@ -191,12 +210,8 @@ def refuse_frames(image: ImageFile.ImageFile, name: str) -> None:
         )
 
 
-def _refuse_unread(stream: IO[bytes], kind: str, name: str) -> None:
-    """Raises ImageError for what Pillow does not open although it may be whole."""
-    if kind == "TIFF":
-        refuse_unopened(stream, name)
-    if kind == "JPEG":
-        stream.seek(0)
-        coding = unread_coding(stream.read())
-        if coding:
-            raise ImageError(f"{name} is a {coding} JPEG, which is not read; save it as an 8-bit JPEG, or as PNG.")
+def _refuse_coding(head: bytes, name: str) -> None:
+    """Raises ImageError for a JPEG of a kind that no decoder of ours reads."""
+    coding = unread_coding(head)
+    if coding:
+        raise ImageError(f"{name} is a {coding} JPEG, which is not read; save it as an 8-bit JPEG, or as PNG.")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,26 @@ KEEPS_ALPHA = frozenset({"PNG", "WEBP", "TIFF", "AVIF", "HEIC"})
 KEEPS_16_BIT = frozenset({"PNG", "TIFF"})
 
 
+class Density(NamedTuple):
+    """Pixels per inch, to the right and down; where not `is_inch`, only their ratio means anything."""
+
+    x: float
+    y: float
+    is_inch: bool = True
+
+
+class PrintSize(NamedTuple):
+    """Width and height on paper in inches; where not `is_inch`, only their ratio means anything."""
+
+    width: float
+    height: float
+    is_inch: bool = True
+
+    def density(self, width_px: int, height_px: int) -> Density:
+        """What makes `width_px` x `height_px` this large."""
+        return Density(width_px / self.width, height_px / self.height, self.is_inch)
+
+
 @dataclass(frozen=True)
 class Metadata:
     """What is embedded again on writing; None where the source had nothing, or nothing sound.
@@ -41,6 +61,7 @@ class Metadata:
     texts      PNG's text chunks, name and content
     comments   of a JPEG
     resources  Photoshop's, those with IPTC and copyright
+    print_size  on paper, which stays as it is however many pixels there come to be
     """
 
     icc: bytes | None = None
@@ -49,6 +70,7 @@ class Metadata:
     texts: tuple[tuple[bytes, bytes], ...] = ()
     comments: tuple[bytes, ...] = ()
     resources: bytes | None = None
+    print_size: PrintSize | None = None
 
 
 @dataclass(frozen=True, eq=False)

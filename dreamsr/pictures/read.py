@@ -11,16 +11,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile
 
-from dreamsr.errors import ImageError
+from dreamsr.errors import DamagedError, ImageError
 from dreamsr.pictures import heic
 from dreamsr.pictures.colours.icc import cmyk_to_rgb
 from dreamsr.pictures.colours.meaning import profile_of, refuse_hdr
+from dreamsr.pictures.decoding.damage import completed, damage_in, load_tiff
 from dreamsr.pictures.decoding.planes import interleaved, is_planar, main_page
 from dreamsr.pictures.exif import exif_from_tiff, kept_exif, orientation_of
 from dreamsr.pictures.inscriptions import comments_of, resources_of, texts_of
 from dreamsr.pictures.losses import not_read
 from dreamsr.pictures.opening import all_bytes, decoding, format_of, name_of, opened, refuse_frames, stream_of
 from dreamsr.pictures.picture import Array, Metadata, Picture, PictureInfo
+from dreamsr.pictures.png import mended
+from dreamsr.pictures.resolution import print_size_of
 from dreamsr.pictures.tiff import BITS, PHOTOMETRIC, XMP, read_directory, read_header
 from dreamsr.pictures.xmp import true_xmp, upright_xmp
 
@@ -29,24 +32,37 @@ HEAD_BYTES = 1 << 20  # where files say what their colours mean
 CHECK_MAX_PIXELS = 1 << 34  # when checking our own results, which may be larger than what is accepted as input
 
 
-def read_picture(source: Path | str | bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
+def read_picture(
+    source: Path | str | bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, accept_damaged: bool = False
+) -> Picture:
     """The one picture in `source`, a path or the bytes of a file, of at most `max_pixels` px.
+
+    accept_damaged  take what decodes although part of it is missing or wrong, with a note, rather than DamagedError
 
     Raises ImageError for everything that is not one whole picture in one of FORMATS.
     """
     name = name_of(source)
-    data = all_bytes(source, name, max_pixels)
+    given = all_bytes(source, name, max_pixels)
     with decoding(name):
-        image, data = _opened_whole(data, name, max_pixels)
+        image, data = _opened_whole(given, name, max_pixels)
+        damage = damage_in(data, format_of(image))
+        if damage and not accept_damaged:
+            raise _damaged(name, damage)
         samples = _deep_samples(image, data, name, max_pixels)
         is_deep = ";16" in _raw_mode(image)
-        _load(image)
+        damage = _load(image, name) or damage
+        if damage and not accept_damaged:
+            raise _damaged(name, damage)
         pixels, alpha = _colour_and_alpha(image, samples, _png_bits(data), name)
         exif, xmp = _exif_and_xmp(image, data)
         icc = profile_of(image, data, exif, is_grey=pixels.shape[2] == 1, name=name)
         found = Metadata(icc, exif, xmp, texts_of(data), comments_of(image), resources_of(image, data))
-        picture = _upright(image, pixels, alpha, found)
+        picture = _upright(image, data, pixels, alpha, found)
         notes = not_read(image, data, is_deep=is_deep, dtype=pixels.dtype)
+        if data[:4] == given[:4] == b"\x89PNG" and len(data) < len(given):
+            notes += ("damaged metadata was left out",)
+        if damage:
+            notes += (f"the picture is damaged ({damage}) and was taken as it is",)
         return replace(picture, notes=(*notes, *picture.notes))
 
 
@@ -72,9 +88,11 @@ def is_complete_picture(path: Path | str) -> bool:
     try:
         data = all_bytes(path, name, CHECK_MAX_PIXELS)
         with decoding(name):
-            image, _ = _opened_whole(data, name, CHECK_MAX_PIXELS)
-            _load(image)
-            return image.format != "PNG" or _png_is_sound(data)
+            image, whole = _opened_whole(data, name, CHECK_MAX_PIXELS)
+            damage = damage_in(whole, format_of(image)) or _load(image, name)
+            if format_of(image) == "JPEG":  # as it is: what lacks its end marker is readable, not complete
+                opened(io.BytesIO(data), name, CHECK_MAX_PIXELS).load()
+            return not damage and (image.format != "PNG" or _png_is_sound(data))
     except ImageError:
         return False
 
@@ -89,29 +107,46 @@ def from_pil(image: Image.Image) -> Picture:
         pixels, alpha = _colour_and_alpha(image, None, 8, name)
         exif, xmp = exif if isinstance(exif, bytes) else None, xmp if isinstance(xmp, bytes) else None
         icc = profile_of(image, b"", exif, is_grey=pixels.shape[2] == 1, name=name)
-        return _upright(image, pixels, alpha, Metadata(icc, exif, xmp, comments=comments_of(image)))
+        return _upright(image, b"", pixels, alpha, Metadata(icc, exif, xmp, comments=comments_of(image)))
 
 
 def _opened_whole(data: bytes, name: str, max_pixels: int) -> tuple[ImageFile.ImageFile, bytes]:
-    """The header, and the file as it is to be read: the main page first, the channels of each pixel together."""
+    """The header, and the file as it is to be read.
+
+    Of a TIFF, the main page first and the channels of each pixel together; of a JPEG, with an end marker; of a PNG,
+    without damaged metadata.
+    """
     image = opened(io.BytesIO(data), name, max_pixels)
     refuse_frames(image, name)
-    if image.format != "TIFF":
+    format = format_of(image)
+    if format == "JPEG":
+        data = completed(data)
+    elif format == "PNG":
+        data = mended(data)
+    elif format == "TIFF":
+        data = main_page(io.BytesIO(data), name).read()
+        if is_planar(getattr(image, "tag_v2", {})):
+            data = interleaved(data, name)
+    else:
         return image, data
-    data = main_page(io.BytesIO(data), name).read()
-    if is_planar(getattr(image, "tag_v2", {})):
-        data = interleaved(data, name)
     return opened(io.BytesIO(data), name, max_pixels), data
+
+
+def _damaged(name: str, reason: str) -> DamagedError:
+    return DamagedError(f"{name} is damaged ({reason}): part of it is missing or wrong; get a whole copy of it.")
 
 
 # --- samples ----------------------------------------------------------------------------------------------------------
 
 
-def _load(image: ImageFile.ImageFile) -> None:
-    if image.format == "TIFF":
-        # Pillow turns TIFF pictures itself, after XMP too where the orientation tag is missing; no viewer does that.
-        image.info.pop("xmp", None)
-    image.load()
+def _load(image: ImageFile.ImageFile, name: str) -> str:
+    """Decodes the pixels; what libtiff had to say of them, "" for nothing."""
+    if image.format != "TIFF":
+        image.load()
+        return ""
+    # Pillow turns TIFF pictures itself, after XMP too where the orientation tag is missing; no viewer does that.
+    image.info.pop("xmp", None)
+    return load_tiff(image, name)
 
 
 def _raw_mode(image: ImageFile.ImageFile) -> str:
@@ -156,7 +191,7 @@ def _unpacked(data: bytes, raw: str, name: str, max_pixels: int) -> Array:
     image.tile = [
         tile._replace(args=(raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw) for tile in image.tile
     ]
-    _load(image)
+    _load(image, name)
     return np.asarray(image)
 
 
@@ -242,13 +277,19 @@ def _exif_and_xmp(image: Image.Image, data: bytes) -> tuple[bytes | None, bytes 
     return exif if isinstance(exif, bytes) else None, xmp if isinstance(xmp, bytes) else None
 
 
-def _upright(image: Image.Image, pixels: Array, alpha: Array | None, found: Metadata) -> Picture:
+def _upright(image: Image.Image, data: bytes, pixels: Array, alpha: Array | None, found: Metadata) -> Picture:
     """The picture turned as its EXIF says, with what was `found` beside it made true of that."""
     turn = orientation_of(found.exif)
     pixels_turn = 1 if image.format == "TIFF" else turn  # Pillow has turned those
     pixels, alpha = _turned(pixels, pixels_turn), None if alpha is None else _turned(alpha, pixels_turn)
     xmp, notes = true_xmp(found.xmp, pixels.shape[1], pixels.shape[0]) if found.xmp else (None, ())
-    metadata = replace(found, exif=kept_exif(found.exif), xmp=upright_xmp(xmp) if xmp and turn != 1 else xmp)
+    size_px = pixels.shape[1], pixels.shape[0]
+    metadata = replace(
+        found,
+        exif=kept_exif(found.exif),
+        xmp=upright_xmp(xmp) if xmp and turn != 1 else xmp,
+        print_size=print_size_of(image, data, found.exif, size_px, is_turned=turn in (5, 6, 7, 8)),
+    )
     return Picture(pixels, alpha, metadata, format_of(image), notes)
 
 

@@ -196,8 +196,9 @@ def encode_tiff(samples: Array, *, tags: Mapping[int, Node], order: ByteOrder = 
     long_type = LONG8 if layout.big else LONG
     own[STRIP_OFFSETS] = numbers(long_type, offsets, order)
     own[STRIP_BYTES] = numbers(long_type, [len(strip) for strip in strips], order)
-    resolution = {X_RESOLUTION: 72, Y_RESOLUTION: 72}
-    defaults: dict[int, Node] = {tag: numbers(RATIONAL, [value, 1], order) for tag, value in resolution.items()}
+    # Both are required; of no unit, they say nothing.
+    defaults: dict[int, Node] = {tag: numbers(RATIONAL, [1, 1], order) for tag in (X_RESOLUTION, Y_RESOLUTION)}
+    defaults[RESOLUTION_UNIT] = numbers(SHORT, [1], order)
     parts.append(write_directory({**defaults, **tags, **own}, layout, at))
     return b"".join(parts)
 

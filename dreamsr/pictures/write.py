@@ -15,10 +15,30 @@ from dreamsr.disk import write_bytes_atomically
 from dreamsr.errors import DreamsrError, OutputError, UsageError
 from dreamsr.pictures import heic
 from dreamsr.pictures.colours.icc import is_srgb, to_srgb
-from dreamsr.pictures.exif import PREFIX, exif_as_srgb, exif_for_size, tiff_tags, without_orientation
+from dreamsr.pictures.exif import (
+    PREFIX,
+    exif_as_srgb,
+    exif_for_size,
+    exif_of,
+    exif_order,
+    exif_with_density,
+    tiff_tags,
+    without_orientation,
+)
 from dreamsr.pictures.inscriptions import jpeg_segments, png_texts, tiff_entries
-from dreamsr.pictures.picture import FORMATS, KEEPS_ALPHA, Array, Metadata, Picture, format_for, loses_depth, to_8_bit
+from dreamsr.pictures.picture import (
+    FORMATS,
+    KEEPS_ALPHA,
+    Array,
+    Density,
+    Metadata,
+    Picture,
+    format_for,
+    loses_depth,
+    to_8_bit,
+)
 from dreamsr.pictures.png import SIGNATURE, chunk
+from dreamsr.pictures.resolution import stated, tiff_density
 from dreamsr.pictures.tiff import BYTE, ICC, UNDEFINED, XMP, Entry, Node, encode_tiff
 from dreamsr.pictures.xmp import upright_xmp, xmp_for_size
 
@@ -60,7 +80,9 @@ def encode_picture(picture: Picture, *, format: str, quality: int | None = None,
     picture = _for_format(picture, format, strip)
     encoders = {"PNG": _png, "JPEG": _jpeg, "WEBP": _webp, "TIFF": _tiff, "BMP": _bmp, "AVIF": _avif, "HEIC": _heic}
     try:
-        return encoders[format](picture, quality or DEFAULT_QUALITY.get(format, 0))
+        data = encoders[format](picture, quality or DEFAULT_QUALITY.get(format, 0))
+        density = _density(picture)
+        return data if density is None else stated(data, format, density)
     except DreamsrError:
         raise
     except MemoryError as error:
@@ -87,6 +109,9 @@ def to_pil(picture: Picture) -> Image.Image:
     for key, value in given.items():
         if value:
             image.info[key] = value
+    density = _density(picture)
+    if density is not None and density.is_inch:
+        image.info["dpi"] = density[:2]
     return image
 
 
@@ -125,8 +150,25 @@ def _for_format(picture: Picture, format: str, strip: bool) -> Picture:
         return Picture(pixels, alpha, Metadata(), picture.format)
     exif = exif_for_size(metadata.exif, picture.width, picture.height) if metadata.exif else None
     exif = exif_as_srgb(exif) if exif and is_converted else exif
+    exif = _exif_of_density(exif, format, picture)
     xmp = xmp_for_size(metadata.xmp, picture.width, picture.height) if metadata.xmp else None
     return Picture(pixels, alpha, replace(metadata, icc=icc, exif=exif, xmp=xmp), picture.format)
+
+
+def _density(picture: Picture) -> Density | None:
+    size = picture.metadata.print_size
+    return None if size is None else size.density(picture.width, picture.height)
+
+
+def _exif_of_density(exif: bytes | None, format: str, picture: Picture) -> bytes | None:
+    """The block with the picture's resolution, made for it where the format has no other place."""
+    density = _density(picture)
+    if density is None:
+        return exif
+    if exif is None:
+        return exif_of(tiff_density(density, "<")) if format in ("WEBP", "AVIF", "HEIC") else None
+    order = exif_order(exif)
+    return exif_with_density(exif, tiff_density(density, order), order)
 
 
 def _holds_profile(format: str, icc: bytes, pixels: Array, alpha: Array | None) -> bool:
@@ -204,7 +246,7 @@ def _heic(picture: Picture, quality: int) -> bytes:
 
 
 def _bmp(picture: Picture, quality: int) -> bytes:  # noqa: ARG001 (all encoders take the same)
-    return _saved(to_image(picture), "BMP", {})
+    return _saved(to_image(picture), "BMP", {"dpi": (0, 0)})  # which says nothing; Pillow would say 96
 
 
 def _tiff(picture: Picture, quality: int) -> bytes:  # noqa: ARG001
@@ -216,6 +258,8 @@ def _tiff(picture: Picture, quality: int) -> bytes:  # noqa: ARG001
     if metadata.xmp:
         tags[XMP] = Entry(BYTE, metadata.xmp)
     tags |= tiff_entries(metadata)
+    density = _density(picture)
+    tags |= {} if density is None else tiff_density(density, order)
     samples = _samples(picture)
     if samples.shape[2] == 2 and _is_deep_tiff("TIFF", samples):
         samples = samples[..., [0, 0, 0, 1]]  # readers know 16-bit grey with alpha too seldom

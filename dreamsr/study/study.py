@@ -35,6 +35,7 @@ from dreamsr.pictures.read import from_pil
 from dreamsr.pictures.write import write_picture
 from dreamsr.training.config import TrainConfig
 from dreamsr.training.places import require_place
+from dreamsr.training.request import RunRequest
 from dreamsr.training.train import train
 from dreamsr.training.trial import try_steps
 from dreamsr.weights.file import load_weights
@@ -105,7 +106,9 @@ def study(plan: Plan, data: DataSource, held_out: Path, out: Path, *, device: st
     rows: list[Row] = []
     for seed in range(plan.seeds):
         for power in plan.powers:
-            rows += run_arm(plan, power, seed, ratio, data, held_out, held, out, device=device, on_notice=on_notice)
+            config = replace(plan.config, seed=seed, dream=replace(plan.config.dream, power=power))
+            arm = RunRequest(config, data, _arm_folder(out, power, seed), device=device, valid=held_out)
+            rows += run_arm(plan, arm, ratio, held, on_notice=on_notice)
     return rows
 
 
@@ -119,41 +122,31 @@ def _arm_folder(out: Path, power: float, seed: int) -> Path:
 
 
 def run_arm(
-    plan: Plan,
-    power: float,
-    seed: int,
-    ratio: float,
-    data: DataSource,
-    held_out: Path,
-    held: Sequence[tuple[Tensor, Tensor]],
-    out: Path,
-    *,
-    device: str,
-    on_notice: OnNotice,
+    plan: Plan, arm: RunRequest, ratio: float, held: Sequence[tuple[Tensor, Tensor]], *, on_notice: OnNotice
 ) -> list[Row]:
     """The rows of one power and seed; the plain arm gives those of its longer training too."""
-    folder = _arm_folder(out, power, seed)
+    config, folder = arm.config, arm.out
+    power, seed = config.dream.power, config.seed
     kept = folder / ROWS
     if kept.exists():
         return [Row(**row) for row in json.loads(kept.read_text())]
-    config = replace(plan.config, seed=seed, dream=replace(plan.config.dream, power=power))
     lengths = {arm_name(power): config.max_steps}
     if math.isinf(power):
         lengths["plain, equal time"] = round(config.max_steps * max(1.0, ratio))
     rows: list[Row] = []
-    for arm, steps in lengths.items():
-        on_notice(f"{arm}, seed {seed}: training to step {steps}")
+    for name, steps in lengths.items():
+        on_notice(f"{name}, seed {seed}: training to step {steps}")
         resume = (folder / "config.json").exists()
-        path = train(replace(config, max_steps=steps), data, folder, device=device, resume=resume, valid=held_out)
+        path = train(replace(arm, config=replace(config, max_steps=steps), resume=resume))
         seconds = trained_seconds(folder, steps)
         weights = load_weights(path)
-        compute = choose_compute(device, config.precision)
+        compute = choose_compute(arm.device, config.precision)
         denoiser = build_denoiser(config.model, weights.net.to(compute.device), compute=compute)
         for stochasticity in plan.stochasticities:
             for count in plan.sample_steps:
-                place = folder / f"{arm.replace(', ', '-').replace(' ', '-')}-{count}-eta{stochasticity:g}"
+                place = folder / f"{name.replace(', ', '-').replace(' ', '-')}-{count}-eta{stochasticity:g}"
                 scores: dict[str, Any] = {**measure(denoiser, held, count, stochasticity, place)}
-                rows.append(Row(arm, seed, steps, seconds, count, stochasticity, **scores))
+                rows.append(Row(name, seed, steps, seconds, count, stochasticity, **scores))
     write_bytes_atomically(kept, json.dumps([asdict(row) for row in rows], indent=1).encode())
     return rows
 

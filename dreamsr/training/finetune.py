@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from dreamsr.config import from_mapping, to_mapping
-from dreamsr.data.sources import DataSource
 from dreamsr.disk import write_bytes_atomically
 from dreamsr.errors import OutputError, UsageError, printable
 from dreamsr.measure.machine import environment
@@ -20,10 +19,11 @@ from dreamsr.processes import is_alone
 from dreamsr.training.config import DreamConfig, TrainConfig
 from dreamsr.training.holdout import SHARE, HeldOut, hold_out
 from dreamsr.training.places import WRITTEN, require_place
+from dreamsr.training.request import NOBODY, Listener, RunRequest
 from dreamsr.training.sample_grid import Column, blown_up, sample_grid
 from dreamsr.training.sanity import sanity_picture
 from dreamsr.training.start import Start, origin
-from dreamsr.training.train import OnNotice, OnProgress, OnValidation, train
+from dreamsr.training.train import train
 from dreamsr.training.validation import MAX_LOW_PX, Example, Images, Validator, ValidRow, counted, degraded_example
 from dreamsr.upscaling.upscaler import Upscaler
 from dreamsr.weights.file import FILE_NAME, load_weights
@@ -41,7 +41,6 @@ PROTOCOL = (
 )
 Pictures = Literal["held-out", "sanity"]
 Facts = Mapping[str, Any]
-OnDownload = Callable[[int, int], None]
 Judges = dict[Pictures, Validator]
 """Who measures on what."""
 
@@ -59,13 +58,14 @@ AS_TRAINED = ("loss", "continuous_time", "valid_steps")
 """Settings that are those of the weights' own training, unless asked for."""
 
 
-def suited(weights: str, *, on_notice: OnNotice | None = None, on_download: OnDownload | None = None) -> TrainConfig:
+def suited(weights: str, listener: Listener = NOBODY) -> TrainConfig:
     """`FINETUNE` with what must go on as the weights were trained: loss, kind of times, DREAM's p, steps to measure at.
 
     Weights that were trained plainly, or that do not say, get the rest from `FINETUNE`. Raises WeightsError and
     DownloadError, and ConfigError where the file says what is impossible.
     """
-    facts = load_weights(resolve_weights(weights, on_notice=on_notice, on_progress=on_download)).facts
+    path = resolve_weights(weights, on_notice=listener.on_notice, on_progress=listener.on_download)
+    facts = load_weights(path).facts
     trained = facts.get("train")
     trained = trained if isinstance(trained, Mapping) else {}
     kept = {name: trained[name] for name in AS_TRAINED if name in trained}
@@ -108,59 +108,36 @@ class FinetuneReport:
     told: str
 
 
-def finetune(
-    config: TrainConfig,
-    weights: str,
-    source: DataSource,
-    out: Path,
-    *,
-    share: float = SHARE,
-    device: str = "auto",
-    resume: bool = False,
-    workers: int = 0,
-    on_progress: OnProgress | None = None,
-    on_notice: OnNotice | None = None,
-    on_validation: OnValidation | None = None,
-    on_download: OnDownload | None = None,
-) -> FinetuneReport:
-    """Train `weights` on, on all of `source` but a `share` of its pictures; measure before and after.
+def finetune(request: RunRequest, weights: str, *, share: float = SHARE, listener: Listener = NOBODY) -> FinetuneReport:
+    """Train `weights` on, on all of `request.source` but a `share` of its pictures; measure before and after.
 
-    `config.model` and `config.default_steps` count for nothing: the weights' own are taken. OUT/model.safetensors
-    works like any other weights, and its header names what it was made from. Beside what `train` leaves, OUT holds
-    report.json, before-after.png, and the held-out middles that every validation is made on (of given pairs none is
-    made on the way, for it would need their small halves).
-    Raises OutputError where OUT holds a run and `resume` is not set, or would destroy what is read; UsageError in
+    The request's model, `default_steps`, `valid` and `start` count for nothing: the weights' own are taken, and the
+    pictures held out. OUT/model.safetensors works like any other weights, and its header names what it was made from.
+    Beside what `train` leaves, OUT holds report.json, before-after.png, and the held-out middles that every validation
+    is made on (of given pairs none is made on the way, for it would need their small halves).
+    Raises OutputError where OUT holds a run and is not to be resumed, or would destroy what is read; UsageError in
     several processes, WeightsError, and what `hold_out` and `train` raise.
     """
-    _require_start(out, resume=resume)
+    out, source, on_notice = request.out, request.source, listener.on_notice
+    _require_start(out, resume=request.resume)
     require_place(out, source, None, weights=local_file(weights), written=(*WRITTEN, HELD_OUT))
-    hear = on_notice if on_notice is not None else _nobody
-    start = Upscaler(weights, device, precision=config.precision, on_notice=on_notice, on_download=on_download)
-    config = replace(config, model=start.weights.config, default_steps=start.default_steps)
+    device, precision = request.device, request.config.precision
+    start = Upscaler(weights, device, precision=precision, on_notice=on_notice, on_download=listener.on_download)
+    config = replace(request.config, model=start.weights.config, default_steps=start.default_steps)
     held = hold_out(source, config, share=share)
-    hear(held.told)
+    on_notice(held.told)
     judges = _judges(held, config)
     before = _enlarged(judges, start)
     facts = origin(weights, start.path)
-    path = train(
-        config,
-        replace(source, exclude=source.exclude | frozenset(held.names)),
-        out,
-        device=device,
-        resume=resume,
-        workers=workers,
+    run = replace(
+        request,
+        config=config,
+        source=replace(source, exclude=source.exclude | frozenset(held.names)),
         valid=_write_held_out(held, out) if held.examples and source.data is not None else None,
         start=Start(config.model, start.weights.net.state_dict(), facts, start.path),
-        on_progress=on_progress,
-        on_notice=on_notice,
-        on_validation=on_validation,
     )
-    tuned = Upscaler(path, device, precision=config.precision)
+    tuned = Upscaler(train(run, listener), device, precision=precision)
     return _reported(out, held, judges, before, tuned, facts)
-
-
-def _nobody(_notice: str) -> None:
-    """Hears the notices where nobody listens."""
 
 
 def _require_start(out: Path, *, resume: bool) -> None:

@@ -22,7 +22,7 @@ from dreamsr.errors import OutputError, printable
 from dreamsr.measure.metrics import METRICS
 
 if TYPE_CHECKING:
-    from dreamsr.training.train import Progress
+    from dreamsr.training.request import Progress
     from dreamsr.training.validation import Validation, ValidRow
 
 STEPS = "log.jsonl"

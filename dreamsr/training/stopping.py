@@ -29,6 +29,11 @@ class StopRequest:
         """Whether a stop was asked for."""
         return self.signal is not None
 
+    @property
+    def hung_up(self) -> bool:
+        """Whether it was because the terminal closed, so that nobody can be told any more."""
+        return self.asked and self.signal is HANGUP
+
     def ask(self, number: int) -> None:
         """Ask for a stop, as a signal does."""
         self.signal = signal.Signals(number)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from dreamsr.errors import OutputError, UsageError, printable
-from dreamsr.pictures.folders import ENDINGS, STREAM, Source, exists, identity, is_folder
+from dreamsr.pictures.folders import ENDINGS, STREAM, Source, existing_folder, exists, identity, is_folder
 from dreamsr.pictures.picture import FORMATS, format_for
 
 Place = Literal["beside", "folder", "file", "template", "stream"]
@@ -22,10 +22,11 @@ FORMAT_NAMES = {"jpg": "JPEG", "tif": "TIFF"} | {name.lower(): name for name in 
 
 @dataclass(frozen=True)
 class Destination:
-    """What `-o` means. `text` is the path or the template, empty beside the input."""
+    """What `-o` means. `text` is the path or the template, empty beside the input; a template may lie in `folder`."""
 
     place: Place
     text: str = ""
+    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,9 @@ def parse_destination(text: str | None, sources: Sequence[Source]) -> Destinatio
         if several:
             raise UsageError("-o - takes one picture, and several are given; give a folder or a template")
         return Destination("stream")
-    if "{" in text or "}" in text:
-        return _template(text, several)
+    folder, rest = existing_folder(text) if {"{", "}"} & set(text) else ("", text)
+    if {"{", "}"} & set(rest) and not exists(Path(text)):
+        return _template(rest, several, folder)
     if exists(Path(text)) and not is_folder(Path(text)) and not several:
         return Destination("file", text)
     if is_folder(Path(text)) or text.endswith(("/", os.sep)) or not Path(text).suffix:
@@ -89,7 +91,8 @@ def parse_destination(text: str | None, sources: Sequence[Source]) -> Destinatio
     return Destination("folder", text)
 
 
-def _template(text: str, several: bool) -> Destination:
+def _template(text: str, several: bool, folder: str) -> Destination:
+    """`text` below `folder`, which exists: braces in its name are its own."""
     fields = FIELD.findall(text)
     unknown = [field for field in fields if field not in FIELDS]
     if unknown or set(FIELD.sub("", text)) & {"{", "}"}:
@@ -97,7 +100,7 @@ def _template(text: str, several: bool) -> Destination:
         raise UsageError(f"-o holds {wrong}, but a template knows {' '.join(f'{{{name}}}' for name in FIELDS)}")
     if several and "stem" not in fields:
         raise UsageError(f"-o {printable(text)} gives several results one name; use {{stem}} in it")
-    return Destination("template", text)
+    return Destination("template", text, folder)
 
 
 def chosen_format(asked: str | None, destination: Destination, source_format: str) -> str:
@@ -117,14 +120,20 @@ def targets(namings: Sequence[Naming], destination: Destination) -> list[Path]:
     stems: list[Callable[[Naming], str]] = [
         lambda n: n.source.path.stem if not n.source.is_stream else "stdin",
         lambda n: f"{n.source.path.stem}_{n.source_ending}",
-        lambda n: f"{n.source.path.parent.name}_{n.source.path.stem}_{n.source_ending}",
+        lambda n: f"{n.source.path.absolute().parent.name}_{n.source.path.stem}_{n.source_ending}",
     ]
     named = [replace(naming, stem=stems[0](naming)) for naming in namings]
     for stem in stems[1:]:
-        counts = Counter(identity(_path(naming, destination)) for naming in named)
-        if max(counts.values(), default=1) == 1:
+        groups: defaultdict[str, list[int]] = defaultdict(list)
+        for number, naming in enumerate(named):
+            groups[identity(_path(naming, destination))].append(number)
+        if len(groups) == len(named):
             break
-        named = [replace(n, stem=stem(n)) if counts[identity(_path(n, destination))] > 1 else n for n in named]
+        for numbers in groups.values():
+            # Neither ending nor folder tells a.png from A.PNG beside it: these are numbered.
+            if len({identity(named[number].source.path) for number in numbers}) > 1:
+                for number in numbers:
+                    named[number] = replace(named[number], stem=stem(named[number]))
     return _numbered([_path(naming, destination) for naming in named])
 
 
@@ -136,7 +145,7 @@ def _path(naming: Naming, destination: Destination) -> Path:
     if destination.place == "folder":
         return Path(destination.text) / naming.source.tree / name
     if destination.place == "template":
-        return Path(_filled(destination.text, naming))
+        return Path(destination.folder + _filled(destination.text, naming))
     return Path(destination.text or STREAM)
 
 

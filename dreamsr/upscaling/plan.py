@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dreamsr.errors import DreamsrError, OutputError, UsageError, printable
+from dreamsr.errors import DreamsrError, ImageError, OutputError, UsageError, printable
 from dreamsr.pictures.folders import Problem, Source, find_sources, identity, is_file
 from dreamsr.pictures.picture import PictureInfo
 from dreamsr.pictures.read import DEFAULT_MAX_PIXELS, probe_picture
 from dreamsr.pictures.write import MAX_SIDE_PX
-from dreamsr.upscaling.naming import Naming, chosen_format, free_name, parse_destination, parse_format, targets
+from dreamsr.upscaling.naming import (
+    Destination,
+    Naming,
+    chosen_format,
+    free_name,
+    parse_destination,
+    parse_format,
+    targets,
+)
 from dreamsr.upscaling.outputs import IfExists, Output, Protected, is_device, plan_outputs
 from dreamsr.upscaling.sizes import Size, check_target
 
@@ -75,14 +84,19 @@ def plan(request: Request, *, page: Path | None = None) -> Plan:
     and the policy is "error". What is wrong with single inputs is returned, not raised.
     """
     asked = parse_format(request.format)
-    sources, problems = find_sources(request.inputs, recursive=request.recursive)
+    left: Counter[str] = Counter()
+    sources, problems = find_sources(
+        request.inputs, recursive=request.recursive, on_left_out=lambda kind: left.update([kind])
+    )
     destination = parse_destination(request.output, sources)
+    sources, notes = _without_output_folder(sources, destination)
+    notes += _left_out(left)
     namings: list[tuple[Naming, PictureInfo]] = []
     for source in sources:
         try:
             info = _probe(source, request)
             height, width = request.size.of(info.height, info.width)
-            check_target(info.height, info.width, height, width)
+            check_target(info.height, info.width, height, width, must_grow=True)
             format = chosen_format(asked, destination, info.format)
             _check_side(format, height, width)
         except DreamsrError as error:
@@ -94,11 +108,11 @@ def plan(request: Request, *, page: Path | None = None) -> Plan:
     paths = targets([naming for naming, _ in namings], destination)
     stream = destination.place == "stream"
     jobs = [_job(naming, info, None if stream else path) for (naming, info), path in zip(namings, paths, strict=True)]
-    jobs, notes = _without_earlier_results(jobs, request.if_exists)
+    jobs, results = _without_earlier_results(jobs, request.if_exists)
     left_out = {source.path for source in sources if source.named} - {job.source.path for job in jobs}
     unusable = [path for path in left_out if str(path) in {problem.name for problem in problems}]
     jobs = _settled(jobs, unusable, request.if_exists)
-    planned = Plan(jobs, problems, notes)
+    planned = Plan(jobs, problems, notes + results)
     return planned if page is None else _with_page(planned, page, sources, request.if_exists)
 
 
@@ -115,7 +129,32 @@ def _with_page(planned: Plan, page: Path, sources: Sequence[Source], policy: IfE
     return replace(planned, page=output.path)
 
 
+def _left_out(kinds: Counter[str]) -> list[str]:
+    """One line on what folders hold that was not taken, by kind; none where there is nothing."""
+    told = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
+    return [f"left out of folders: {told}"] if told else []
+
+
+def _without_output_folder(sources: list[Source], destination: Destination) -> tuple[list[Source], list[str]]:
+    """Leave out what lies in an output folder within an input folder: earlier results, of whatever size."""
+    place = destination.text if destination.place == "folder" else destination.folder
+    if not place:
+        return sources, []
+    output = identity(Path(place))
+    kept = [source for source in sources if source.named or not _is_within(source, output)]
+    count = len(sources) - len(kept)
+    return kept, [f"{count} picture(s) in {printable(place)}, where results go, are left out"] if count else []
+
+
+def _is_within(source: Source, output: str) -> bool:
+    """Whether a folder's picture lies in `output` (an identity), which lies in that folder itself."""
+    parents = source.path.parents
+    return any(identity(folder) == output for folder in parents[: len(source.tree.parts)])
+
+
 def _probe(source: Source, request: Request) -> PictureInfo:
+    if not source.is_stream and is_device(source.path):
+        raise ImageError(f"{source.label} is a pipe or a device, not a file; give - and send it to standard input")
     return probe_picture(request.data if source.is_stream else source.path, max_pixels=request.max_pixels)
 
 

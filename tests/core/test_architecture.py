@@ -18,9 +18,8 @@ from dreamsr.core.denoiser import Condition
 from dreamsr.core.model import ModelConfig, build_net
 from dreamsr.errors import ConfigError
 from dreamsr.training.config import TrainConfig
-from dreamsr.training.train import train
 from dreamsr.weights.file import load_weights
-from tests.training.tiny_runs import draw_pictures
+from tests.training.tiny_runs import draw_pictures, run
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def test_a_backbone_that_is_registered_trains_is_saved_and_enlarges(tmp_path: Pa
     }
     config = from_mapping(TrainConfig, values, source="toy.toml")
     assert config.model.sizes == ToyConfig(5)
-    path = train(config, draw_pictures(tmp_path / "data"), tmp_path / "run", device="cpu", workers=0)
+    path = run(config, draw_pictures(tmp_path / "data"), tmp_path / "run")
     weights = load_weights(path)
     assert weights.config == config.model
     with torch.random.fork_rng():

@@ -144,6 +144,15 @@ def test_unusable_files_are_listed_and_passed_over(tmp_path):
     assert all("\n" not in reason for reason in pairs.refused)
 
 
+def test_photos_that_decode_although_they_are_damaged_are_refused(tmp_path):
+    save(tmp_path / "fine.jpg", noise(99, 99))
+    half = save(tmp_path / "half.jpg", noise(99, 99))
+    half.write_bytes(half.read_bytes()[:9000] + b"\xff\xd9")
+    pairs = pairs_of(tmp_path)
+    assert len(pairs) == len(pairs.refused) == 1
+    assert "half.jpg is damaged" in pairs.refused[0]
+
+
 def test_of_very_many_photos_only_headers_are_read_and_damage_is_told_when_it_is_met(tmp_path, monkeypatch):
     monkeypatch.setattr(scan, "FULL_CHECK_PHOTOS", 0)
     half = save(tmp_path / "half.png", noise(99, 99))

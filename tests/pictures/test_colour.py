@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Callable
 
 import numpy as np
@@ -12,10 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, features
 
 from dreamsr.errors import ImageError
-from dreamsr.pictures.colours.boxes import bits_of, nclx_of, properties_of_main
+from dreamsr.pictures.colours.av1 import codes_of
+from dreamsr.pictures.colours.boxes import Nclx, bits_of, nclx_of, properties_of_main, stream_of_main
 from dreamsr.pictures.colours.icc import to_srgb
 from dreamsr.pictures.colours.meaning import Primaries, made_profile
-from dreamsr.pictures.exif import is_adobe_rgb
+from dreamsr.pictures.exif import exif_for_size, is_adobe_rgb
 from dreamsr.pictures.picture import FORMATS, Picture
 from dreamsr.pictures.png import SIGNATURE, chunk, chunks
 from dreamsr.pictures.read import from_pil, probe_picture, read_picture
@@ -242,6 +244,8 @@ def test_a_png_code_point_goes_before_its_profile() -> None:
 
 def hdr_files() -> list[tuple[bytes, str]]:
     files = [(png(chunk(b"cICP", bytes([9, 16, 0, 1]))), "PQ"), (png(chunk(b"cICP", bytes([9, 18, 0, 1]))), "HLG")]
+    profile = made_profile(ADOBE_PRIMARIES, (2.2,), is_grey=False)
+    files.append((png(chunk(b"iCCP", b"ITUR_2100_PQ_FULL\0\0" + zlib.compress(profile))), "PQ"))
     return files + ([(avif(9, 16), "PQ"), (avif(9, 18), "HLG")] if "AVIF" in FORMATS else [])
 
 
@@ -262,6 +266,15 @@ def test_unknown_meanings_are_refused() -> None:
         read_picture(png(chunk(b"cICP", bytes([77, 13, 0, 1]))))
 
 
+def test_the_size_beside_the_index_is_corrected() -> None:
+    one = camera_exif(1, b"R98\0")
+    width = struct.pack("<HHLL", 4097, 4, 1, 7)
+    two = one[:62] + struct.pack("<H", 2) + one[64:76] + width + bytes(4)
+    grown = exif_for_size(two, 64, 48)
+    assert grown == two.replace(width, struct.pack("<HHLL", 4097, 4, 1, 64))
+    assert grown != two
+
+
 def test_exif_follows_pixels_that_became_srgb() -> None:
     grey = read_picture(saved("JPEG", "L", exif=camera_exif(0xFFFF, b"R03\0")))
     assert is_adobe_rgb(grey.metadata.exif)
@@ -269,6 +282,48 @@ def test_exif_follows_pixels_that_became_srgb() -> None:
     assert written.metadata.exif is not None
     assert not is_adobe_rgb(written.metadata.exif)
     assert b"R98" in written.metadata.exif
+
+
+def without_colour_box(data: bytes, primaries: int, transfer: int) -> bytes:
+    """The AVIF with its colour box taken for something else, and other code points in its AV1 stream."""
+    start = data.index(stream_of_main(data))
+    bits = "".join(f"{byte:08b}" for byte in data[start : start + 64])
+    before = "".join(f"{value:08b}" for value in (1, 13, 6))
+    assert bits.count(before) == 1
+    bits = bits.replace(before, f"{primaries:08b}{transfer:08b}{6:08b}")
+    changed = bytes(int(bits[at : at + 8], 2) for at in range(0, len(bits), 8))
+    return (data[:start] + changed + data[start + 64 :]).replace(b"colrnclx", b"skipnclx")
+
+
+@needs_avif
+@pytest.mark.parametrize("options", [{}, {"quality": 60}, {"speed": 10}, {"subsampling": "4:2:0"}])
+def test_the_av1_stream_speaks_where_there_is_no_colour_box(options: dict[str, object]) -> None:
+    plain = saved("AVIF", **options)
+    assert codes_of(stream_of_main(plain)) == Nclx(1, 13, 6, True)
+    picture = read_picture(without_colour_box(plain, 12, 13))
+    assert np.abs(as_srgb(picture) - shown(FROM_P3, srgb_to_linear)).max() < 6
+    with pytest.raises(ImageError, match="HDR"):
+        probe_picture(without_colour_box(plain, 9, 16))
+    stream = stream_of_main(plain)
+    for end in range(len(stream)):
+        codes_of(stream[:end])  # whatever is missing, nothing is raised
+    for end in range(0, 400, 3):
+        stream_of_main(plain[:end])
+
+
+def test_a_sequence_header_of_a_video() -> None:
+    """Not reduced: timing, a decoder model, two operating points, frame numbers, every tool."""
+    fields = [(0, 3), (0, 1), (0, 1), (1, 1), (1, 32), (25, 32), (1, 1), (0b00110, 5)]  # uvlc: 2 zeros, 1, 2 bits
+    fields += [(1, 1), (9, 5), (1, 32), (7, 5), (7, 5), (1, 1), (1, 5)]
+    for level in (5, 8):
+        fields += [(0, 12), (level, 5), *([(0, 1)] if level > 7 else []), (1, 1), (0, 21), (1, 1), (3, 4)]
+    fields += [(9, 4), (8, 4), (999, 10), (499, 9), (1, 1), (2, 4), (1, 3), (0, 3)]
+    fields += [(15, 4), (1, 1), (3, 2), (0, 1), (1, 1), (0, 1), (1, 1), (6, 3), (7, 3), (1, 1), (0, 1), (1, 1)]
+    fields += [(12, 8), (13, 8), (6, 8)]
+    bits = "".join(f"{value:0{count}b}" for value, count in fields)
+    header = int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
+    assert codes_of(b"\x12\0\x0a" + bytes([len(header)]) + header) == Nclx(12, 13, 6, True)
+    assert codes_of(b"\x08" + header) == Nclx(12, 13, 6, True)  # a unit without its size
 
 
 @needs_avif

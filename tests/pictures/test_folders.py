@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,3 +87,40 @@ def test_identity_levels_case_accents_and_links(folder: Path) -> None:
     assert identity(folder / "\u00e9.png") == identity(folder / "e\u0301.png")
     (folder / "way").symlink_to(folder / "in", target_is_directory=True)
     assert identity(folder / "way" / "c.webp") == identity(Path(os.path.join(folder, "in", "c.webp")))  # noqa: PTH118
+
+
+def left_out(*inputs: str, recursive: bool = False) -> list[str]:
+    kinds: list[str] = []
+    find_sources(inputs, recursive=recursive, on_left_out=kinds.append)
+    return sorted(kinds)
+
+
+def test_what_folders_hold_besides_is_told_by_kind(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "scan").write_bytes(b"x")
+    (folder / "in" / "b.GIF").write_bytes(b"x")
+    (folder / "link").symlink_to(folder / "in")
+    assert left_out(".") == [".txt", "file without ending", "folder in it", "folder in it"]
+    assert left_out(".", recursive=True) == [".gif", ".txt", "file without ending", "linked folder"]
+    assert left_out("b.png") == []
+
+    def refuse(path: str) -> Any:
+        raise PermissionError(13, "no", path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert left_out("in", recursive=True) == ["unreadable folder"]
+
+
+def test_a_pipe_in_a_folder_is_not_opened(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.png")
+    (folder / "nowhere.png").symlink_to("missing")
+    assert names(".") == ["a.JPG", "b.png", "nowhere.png"]
+    assert "pipe or device" in left_out(".")
+
+
+def test_folders_with_brackets_in_their_names_hold_globs(folder: Path) -> None:
+    for place in ("x[1]/[y]/1.png", "x1/[y]/2.png"):
+        (folder / place).parent.mkdir(parents=True)
+        (folder / place).write_bytes(b"x")
+    assert names("x[1]/[y]/*.png") == ["x[1]/[y]/1.png"]
+    assert names("x[12]/*/*.png") == ["x1/[y]/2.png"]
+    assert names(str(folder / "x[1]" / "**" / "?.png")) == [(folder / "x[1]/[y]/1.png").as_posix()]

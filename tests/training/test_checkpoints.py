@@ -10,8 +10,7 @@ from dreamsr.training.checkpoints import checkpoints, read_state, write_state
 from dreamsr.training.config import DreamConfig, FinishConfig
 from dreamsr.training.resuming import MAY_CHANGE, with_short_warmup
 from dreamsr.training.step import learning_rate
-from dreamsr.training.train import train
-from tests.training.tiny_runs import TINY, checkpoint, draw_pictures, one_thread, same
+from tests.training.tiny_runs import TINY, checkpoint, draw_pictures, one_thread, run, same
 
 
 @pytest.fixture(autouse=True)
@@ -23,10 +22,6 @@ def single_threaded():
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return draw_pictures(tmp_path_factory.mktemp("data"))
-
-
-def run(config, data, out, **options):
-    return train(config, data, out, device="cpu", **options)
 
 
 def names(out):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from dreamsr.training.curves import COLOURS, DPI, MOST_POINTS, PANEL_INCHES, draw_curves, smoothed
 from dreamsr.training.log import TrainLog
-from dreamsr.training.train import Progress
+from dreamsr.training.request import Progress
 from dreamsr.training.validation import Validation, ValidRow
 
 

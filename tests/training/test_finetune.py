@@ -24,13 +24,14 @@ from dreamsr.publishing.publish import About, stage
 from dreamsr.training import start, validation
 from dreamsr.training.config import DreamConfig, TrainConfig
 from dreamsr.training.finetune import FINETUNE, FinetuneRow, finetune, suited
-from dreamsr.training.holdout import MOST_HELD_OUT, hold_out
+from dreamsr.training.holdout import MOST_HELD_OUT, SHARE, hold_out
 from dreamsr.training.sanity import sanity_picture
-from dreamsr.training.train import train
 from dreamsr.training.validation import ValidRow
 from dreamsr.upscaling.upscaler import Upscaler
 from dreamsr.weights.file import load_weights, save_weights
 from dreamsr.weights.resolve import file_sha256
+from tests.training.tiny_runs import asked
+from tests.training.tiny_runs import run as run_on_cpu
 
 TINY = TrainConfig(
     model=ModelConfig(sizes=RefinerConfig(encoder_channels=8, encoder_blocks=1, channels=(8, 12))),
@@ -74,6 +75,12 @@ def write_pictures(folder: Path, count: int) -> Path:
     return folder
 
 
+def tuned(config: TrainConfig, weights: str, source: DataSource, out: Path, *, share: float = SHARE, **options):
+    """`finetune`; `options` are fields of its request or its listener."""
+    request, listener = asked(config, source, out, **options)
+    return finetune(request, weights, share=share, listener=listener)
+
+
 @pytest.fixture(autouse=True)
 def no_lpips(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is installed here: its weights may have to be fetched."""
@@ -91,7 +98,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("first")
     (place / "other").mkdir()
     Image.fromarray(noise(128)).save(place / "other" / "a.png")
-    first = load_weights(train(replace(TINY, max_steps=40), DataSource(data=str(place / "other")), place / "run"))
+    first = load_weights(run_on_cpu(replace(TINY, max_steps=40), DataSource(data=str(place / "other")), place / "run"))
     path = place / "secret-folder" / "first.safetensors"
     path.parent.mkdir()
     save_weights(path, first.net.state_dict(), first.config, facts={"default_steps": 3}, dtype=torch.float32)
@@ -105,7 +112,7 @@ def run(data: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(validation, "Perceptual", lambda _: lambda _image, _truth: {})
         source = DataSource(data=str(data))
-        report = finetune(TINY, str(weights), source, out, share=0.25, device="cpu", on_notice=told.append)
+        report = tuned(TINY, str(weights), source, out, share=0.25, device="cpu", on_notice=told.append)
     return report, out, told
 
 
@@ -191,14 +198,14 @@ def test_a_finished_run_is_not_overwritten(run, data: Path, weights: Path) -> No
     _, out, _ = run
     before = (out / "report.json").read_bytes(), (out / "model.safetensors").read_bytes()
     with pytest.raises(OutputError, match="--resume"):
-        finetune(SHORT, str(weights), DataSource(data=str(data)), out, device="cpu")
+        tuned(SHORT, str(weights), DataSource(data=str(data)), out, device="cpu")
     assert before == ((out / "report.json").read_bytes(), (out / "model.safetensors").read_bytes())
 
 
 def test_weights_that_lie_there_are_not_overwritten_and_it_is_said_at_once(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"someone's")
     with pytest.raises(OutputError, match=r"holds model\.safetensors"):
-        finetune(SHORT, str(weights), DataSource(data=str(tmp_path / "not even looked for")), tmp_path)
+        tuned(SHORT, str(weights), DataSource(data=str(tmp_path / "not even looked for")), tmp_path)
     assert (tmp_path / "model.safetensors").read_bytes() == b"someone's"
 
 
@@ -240,7 +247,7 @@ def test_what_a_file_says_of_its_training_is_checked(weights: Path, tmp_path: Pa
 
 
 def test_no_steps_change_nothing(data: Path, weights: Path, tmp_path: Path) -> None:
-    report = finetune(replace(TINY, max_steps=0), str(weights), DataSource(data=str(data)), tmp_path / "run")
+    report = tuned(replace(TINY, max_steps=0), str(weights), DataSource(data=str(data)), tmp_path / "run")
     assert all(row.before == row.after for row in report.rows)
 
 
@@ -253,16 +260,16 @@ def test_a_stopped_run_goes_on_to_the_same_weights(data: Path, weights: Path, tm
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        finetune(config, str(weights), source, tmp_path / "parts", on_progress=interrupt)
-    parts = finetune(config, str(weights), source, tmp_path / "parts", resume=True)
-    whole = finetune(config, str(weights), source, tmp_path / "whole")
+        tuned(config, str(weights), source, tmp_path / "parts", on_progress=interrupt)
+    parts = tuned(config, str(weights), source, tmp_path / "parts", resume=True)
+    whole = tuned(config, str(weights), source, tmp_path / "whole")
     assert parts.rows == whole.rows
     assert parts.weights.read_bytes() == whole.weights.read_bytes()
 
 
 def test_with_two_pictures_it_trains_on_both_and_says_what_that_costs(weights: Path, tmp_path: Path) -> None:
     data, told = write_pictures(tmp_path / "two", 2), []
-    report = finetune(SHORT, str(weights), DataSource(data=str(data)), tmp_path / "run", on_notice=told.append)
+    report = tuned(SHORT, str(weights), DataSource(data=str(data)), tmp_path / "run", on_notice=told.append)
     assert report.held_out == ()
     assert {row.pictures for row in report.rows} == {"sanity"}
     assert report.told == told[0]
@@ -273,14 +280,14 @@ def test_with_two_pictures_it_trains_on_both_and_says_what_that_costs(weights: P
 
 def test_pairs_are_measured_on_their_own_small_halves(weights: Path, tmp_path: Path) -> None:
     source = write_pairs(tmp_path, 4)
-    report = finetune(SHORT, str(weights), source, tmp_path / "run")
+    report = tuned(SHORT, str(weights), source, tmp_path / "run")
     assert len(report.held_out) == 1
     assert json.loads((tmp_path / "run" / "config.json").read_text())["photos"] == 3
     assert not (tmp_path / "run" / "valid.jsonl").read_text()
 
 
 def test_the_model_is_that_of_the_weights(data: Path, weights: Path, tmp_path: Path) -> None:
-    report = finetune(replace(SHORT, model=ModelConfig(scale=2)), str(weights), DataSource(data=str(data)), tmp_path)
+    report = tuned(replace(SHORT, model=ModelConfig(scale=2)), str(weights), DataSource(data=str(data)), tmp_path)
     assert load_weights(report.weights).config == TINY.model
 
 
@@ -291,7 +298,7 @@ def test_the_steps_are_those_that_the_weights_recommend(data: Path, weights: Pat
     save_weights(silent, first.net.state_dict(), first.config, facts={}, dtype=torch.float32)
     config = replace(SHORT, default_steps=16)
     for path, steps in ((weights, 3), (silent, 4)):
-        report = finetune(config, str(path), DataSource(data=str(data)), tmp_path / f"run-{steps}")
+        report = tuned(config, str(path), DataSource(data=str(data)), tmp_path / f"run-{steps}")
         assert load_weights(report.weights).facts["default_steps"] == steps
         assert [row.steps for row in report.rows] == [1, steps, 1, steps]
 
@@ -300,12 +307,12 @@ def test_several_processes_are_refused(weights: Path, data: Path, tmp_path: Path
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match="one process"):
-        finetune(SHORT, str(weights), DataSource(data=str(data)), tmp_path / "run")
+        tuned(SHORT, str(weights), DataSource(data=str(data)), tmp_path / "run")
 
 
 def test_missing_data_leave_no_folder_behind(weights: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
-        finetune(SHORT, str(weights), DataSource(data=str(tmp_path / "nowhere")), tmp_path / "run")
+        tuned(SHORT, str(weights), DataSource(data=str(tmp_path / "nowhere")), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

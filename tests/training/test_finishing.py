@@ -23,13 +23,13 @@ from dreamsr.training import finishing
 from dreamsr.training.config import FinishConfig, TrainConfig
 from dreamsr.training.finishing import FinishLoss, Losses, draw, encoder_distance, rollout, shifted
 from dreamsr.training.loader import Batch, Batches
+from dreamsr.training.request import Progress
 from dreamsr.training.start import Start, load_start
 from dreamsr.training.state import Run, begin
 from dreamsr.training.step import learning_rate
-from dreamsr.training.train import Progress, train
 from dreamsr.weights.file import load_weights
 from tests.training.test_processes import in_two
-from tests.training.tiny_runs import MODELS, TINY, checkpoint, draw_pictures, largest_difference, one_thread, same
+from tests.training.tiny_runs import MODELS, TINY, checkpoint, draw_pictures, largest_difference, one_thread, run, same
 
 CPU = Compute(torch.device("cpu"), torch.float32, "test")
 FINISH = FinishConfig(
@@ -54,10 +54,6 @@ def single_threaded() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> DataSource:
     return draw_pictures(tmp_path_factory.mktemp("data"))
-
-
-def run(config: TrainConfig, data: DataSource, out: Path, **options: Any) -> Path:
-    return train(config, data, out, device="cpu", **options)
 
 
 def ready(config: TrainConfig, data: DataSource, *, number: int = 0) -> tuple[Run, FinishLoss, Batch]:

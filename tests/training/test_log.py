@@ -13,7 +13,7 @@ import pytest
 
 from dreamsr.errors import OutputError
 from dreamsr.training.log import STEPS, TENSORBOARD, VALIDATIONS, TrainLog, read_lines
-from dreamsr.training.train import Progress
+from dreamsr.training.request import Progress
 from dreamsr.training.validation import Validation, ValidRow
 
 

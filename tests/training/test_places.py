@@ -12,9 +12,9 @@ from dreamsr.data.sources import DataSource
 from dreamsr.errors import OutputError
 from dreamsr.training.finetune import finetune
 from dreamsr.training.places import require_place
+from dreamsr.training.request import RunRequest
 from dreamsr.training.start import load_start
-from dreamsr.training.train import train
-from tests.training.tiny_runs import TINY, draw_pictures
+from tests.training.tiny_runs import TINY, draw_pictures, run
 
 SHORT = replace(TINY, max_steps=1, base_steps=0)
 
@@ -34,7 +34,7 @@ def test_a_run_inside_its_own_data_is_refused_and_nothing_is_written(
 ) -> None:
     before = snapshot(tmp_path)
     with pytest.raises(OutputError, match=r"is or lies in --data .*mine, whose pictures are read"):
-        train(SHORT, data, tmp_path / out, device="cpu")
+        run(SHORT, data, tmp_path / out)
     assert snapshot(tmp_path) == before
     assert not (tmp_path / "photos" / "mine" / "run").exists()
 
@@ -75,13 +75,13 @@ def test_places_beside_the_data_are_fine(data: DataSource, tmp_path: Path) -> No
 
 def test_the_weights_begun_with_are_not_replaced(data: DataSource, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    train(SHORT, data, out, device="cpu")
+    run(SHORT, data, out)
     before = snapshot(out)
     for resume in (False, True):
         with pytest.raises(OutputError, match=r"lies in --out .* and would be replaced"):
-            train(SHORT, data, out, device="cpu", start=load_start(str(out)), resume=resume)
+            run(SHORT, data, out, start=load_start(str(out)), resume=resume)
     with pytest.raises(OutputError, match=r"--weights .*model\.safetensors lies in --out .* and would be replaced"):
-        finetune(SHORT, str(out), data, out, device="cpu", resume=True)
+        finetune(RunRequest(SHORT, data, out, device="cpu", resume=True), str(out))
     assert snapshot(out) == before
 
 
@@ -91,7 +91,7 @@ def test_files_of_others_are_not_replaced(data: DataSource, tmp_path: Path) -> N
         out.mkdir()
         (out / name).write_text(content)
         with pytest.raises(OutputError, match=rf"holds .*{name}.* would be replaced; choose another --out"):
-            train(SHORT, data, out, device="cpu")
+            run(SHORT, data, out)
         assert snapshot(out) == {out / name: content.encode()}
 
 
@@ -100,9 +100,9 @@ def test_a_run_killed_before_its_first_checkpoint_may_be_begun_anew(data: DataSo
         raise RuntimeError("as if killed")
 
     with pytest.raises(RuntimeError, match="killed"):
-        train(replace(TINY, save_every=100), data, tmp_path / "run", device="cpu", on_progress=kill)
+        run(replace(TINY, save_every=100), data, tmp_path / "run", on_progress=kill)
     assert (tmp_path / "run" / "config.json").exists()
-    assert train(SHORT, data, tmp_path / "run", device="cpu").exists()
+    assert run(SHORT, data, tmp_path / "run").exists()
 
 
 def test_places_that_cannot_be_written_are_found_before_the_work(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_places_that_cannot_be_written_are_found_before_the_work(tmp_path: Path)
     nowhere = DataSource(data=str(tmp_path / "not even looked for"))
     for out, told in (("file/run", "below the file"), ("x" * 300, "255 bytes")):
         with pytest.raises(OutputError, match=told):
-            train(SHORT, nowhere, tmp_path / out, device="cpu")
+            run(SHORT, nowhere, tmp_path / out)
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")

@@ -20,11 +20,9 @@ import torch
 
 from dreamsr.data.sources import DataSource
 from dreamsr.errors import DataError, DreamsrError, UsageError
-from dreamsr.training.config import TrainConfig
-from dreamsr.training.launch import launched
+from dreamsr.processes import launched
 from dreamsr.training.loader import Batches
-from dreamsr.training.train import train
-from tests.training.tiny_runs import TINY, checkpoint, draw_pictures, largest_difference, one_thread, same
+from tests.training.tiny_runs import TINY, checkpoint, draw_pictures, largest_difference, one_thread, run, same
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="forks")
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -81,10 +79,6 @@ def ends(folder: Path, processes: list[int]) -> list[Any]:
 def in_two(folder: Path, work: Callable[[int], Any]) -> list[Any]:
     folder.mkdir(exist_ok=True)
     return ends(folder, start(folder, work))
-
-
-def run(config: TrainConfig, data: DataSource, out: Path, **options: Any) -> Path:
-    return train(config, data, out, device="cpu", **options)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -216,9 +210,10 @@ def test_both_launchers_start_two_processes_on_the_cpu(data: DataSource, tmp_pat
     worker.write_text(
         "import pickle, sys\n"
         "from pathlib import Path\n"
+        "from dreamsr.training.request import RunRequest\n"
         "from dreamsr.training.train import train\n"
         "config, data, out = pickle.loads(Path(sys.argv[1]).read_bytes())\n"
-        "train(config, data, out, device='cpu')\n"
+        "train(RunRequest(config, data, out, device='cpu'))\n"
     )
     (tmp_path / "given").write_bytes(pickle.dumps((TINY, data, tmp_path / "run")))
     port = ["--main_process_port" if launcher == "accelerate" else "--master-port", str(free_port())]
@@ -249,9 +244,9 @@ def test_what_accelerate_launch_was_told_counts_where_the_configuration_leaves_i
 ) -> None:
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
-    with launched("auto", "auto", accumulate=1) as crew:
-        assert (crew.compute.device.type, crew.compute.dtype) == ("cpu", torch.bfloat16)
-        assert (crew.rank, crew.world, crew.leads) == (0, 1, True)
-    with launched("cpu", "fp32", accumulate=3) as crew:
-        assert crew.compute.dtype == torch.float32
-        assert crew.accelerator.gradient_accumulation_steps == 3
+    with launched("auto", "auto", accumulate=1) as processes:
+        assert (processes.compute.device.type, processes.compute.dtype) == ("cpu", torch.bfloat16)
+        assert (processes.rank, processes.world_size, processes.is_rank_0) == (0, 1, True)
+    with launched("cpu", "fp32", accumulate=3) as processes:
+        assert processes.compute.dtype == torch.float32
+        assert processes.accelerator.gradient_accumulation_steps == 3

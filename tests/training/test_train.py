@@ -29,9 +29,8 @@ from dreamsr.training.start import load_start
 from dreamsr.training.state import begin
 from dreamsr.training.step import StepLoss, learning_rate
 from dreamsr.training.stopping import StopRequest
-from dreamsr.training.train import train
 from dreamsr.weights.file import load_weights
-from tests.training.tiny_runs import MODELS, TINY, checkpoint, draw_pictures, largest_difference, one_thread, same
+from tests.training.tiny_runs import MODELS, TINY, checkpoint, draw_pictures, largest_difference, one_thread, run, same
 
 CPU = Compute(torch.device("cpu"), torch.float32, "test")
 PLAIN = DreamConfig(power=math.inf)
@@ -46,10 +45,6 @@ def single_threaded():
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return draw_pictures(tmp_path_factory.mktemp("data"))
-
-
-def run(config, data, out, **options):
-    return train(config, data, out, device="cpu", **options)
 
 
 def interrupt_at(step):

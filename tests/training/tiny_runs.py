@@ -21,6 +21,8 @@ from dreamsr.core.process import ProcessConfig
 from dreamsr.data.sources import DataSource
 from dreamsr.training.checkpoints import checkpoints, read_state
 from dreamsr.training.config import DreamConfig, TrainConfig
+from dreamsr.training.request import Listener, RunRequest
+from dreamsr.training.train import train
 
 TINY = TrainConfig(
     model=ModelConfig(sizes=RefinerConfig(encoder_channels=8, encoder_blocks=1, channels=(8, 12), blocks_per_level=1)),
@@ -88,6 +90,17 @@ def draw_pictures(folder: Path, count: int = 3) -> DataSource:
         pixels = (np.stack(waves, axis=2) * 60 + 128).clip(0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"{i}.png")
     return DataSource(data=str(folder))
+
+
+def asked(config: TrainConfig, data: DataSource, out: Path, **options: Any) -> tuple[RunRequest, Listener]:
+    """A request for a run on the CPU and its listener; `options` are fields of either."""
+    heard = {name: options.pop(name) for name in list(options) if name.startswith("on_")}
+    return RunRequest(config, data, out, **{"device": "cpu", **options}), Listener(**heard)
+
+
+def run(config: TrainConfig, data: DataSource, out: Path, **options: Any) -> Path:
+    """Train on the CPU; the weights file."""
+    return train(*asked(config, data, out, **options))
 
 
 def checkpoint(out: Path) -> dict[str, Any]:

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from dreamsr.errors import UsageError
-from dreamsr.processes import Ranks, joined
+from dreamsr.pictures.read import probe_picture
+from dreamsr.processes import Processes, joined
 from dreamsr.upscaling.files import Options, Outcome, Summary, upscale_files
 from dreamsr.upscaling.plan import Job, Request
 from dreamsr.upscaling.settings import Settings
@@ -85,6 +86,31 @@ def test_progress_goes_from_nothing_to_one(tmp_path: Path, tiny_upscaler: Upscal
     assert witness.fractions == sorted(witness.fractions)
     assert 0 < witness.fractions[0] < 0.2
     assert witness.fractions[-1] == 1
+
+
+def test_damaged_pictures_are_refused_unless_they_are_accepted(tmp_path: Path, tiny_upscaler: Upscaler) -> None:
+    source, target = tmp_path / "half.jpg", tmp_path / "half_x2.png"
+    Image.effect_noise((48, 48), 60).convert("RGB").save(source)
+    source.write_bytes(source.read_bytes()[: source.stat().st_size // 2] + b"\xff\xd9")
+    request, witness = Request([str(source)], Size(scale=2), str(target)), Witness()
+    assert run(request, witness, tiny_upscaler)["failed"] == 1
+    assert "half.jpg is damaged" in str(witness.outcomes[-1].error)
+    assert "--accept-damaged" in str(witness.outcomes[-1].error)
+    assert not target.exists()
+    assert run(request, witness, tiny_upscaler, Options(accept_damaged=True))["done"] == 1
+    assert probe_picture(target).width == 96
+    assert any("damaged" in note for note in witness.outcomes[-1].notes)
+
+
+def test_a_damaged_result_is_not_skipped(tmp_path: Path, tiny_upscaler: Upscaler) -> None:
+    source, target = tmp_path / "in.png", tmp_path / "out.jpg"
+    Image.effect_noise((48, 48), 60).convert("RGB").save(source)
+    Image.effect_noise((96, 96), 60).convert("RGB").save(target)
+    whole = target.read_bytes()
+    request, witness = Request([str(source)], Size(scale=2), str(target), if_exists="skip"), Witness()
+    assert run(request, witness, tiny_upscaler)["skipped"] == 1
+    target.write_bytes(whole[: len(whole) // 2] + b"\xff\xd9")
+    assert run(request, witness, tiny_upscaler)["done"] == 1
 
 
 def test_stale_files_of_killed_runs_are_cleared(tmp_path: Path, tiny_upscaler: Upscaler) -> None:
@@ -211,8 +237,8 @@ def test_broken_launches_are_told(monkeypatch: pytest.MonkeyPatch, environment: 
 
 def test_alone_nothing_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "1")
-    with joined() as ranks:
-        assert ranks == Ranks(0, 1)
-        assert ranks.leads
-        assert ranks.share("x") == "x"
-        assert ranks.gather("x") == ["x"]
+    with joined() as processes:
+        assert processes == Processes(0, 1)
+        assert processes.is_rank_0
+        assert processes.broadcast("x") == "x"
+        assert processes.gather("x") == ["x"]

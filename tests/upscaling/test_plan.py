@@ -249,3 +249,51 @@ def test_a_file_may_go_to_standard_output() -> None:
     draw("a.png")
     job = make("a.png", output="-", format="webp").jobs[0]
     assert (job.target, job.format, job.target_label) == (None, "WEBP", "standard output")
+
+
+def test_names_that_differ_in_case_alone_are_numbered() -> None:
+    draw("a.png", "A.PNG")
+    assert outputs("a.png", "A.PNG") == ["a_x4.png", "A_x4_2.PNG"]
+    draw("b/a.png")
+    assert outputs("a.png", "b/a.png", output="out") == [f"out/{Path.cwd().name}_a_png_x4.png", "out/b_a_png_x4.png"]
+
+
+def test_braces_in_folders_that_exist_are_their_own() -> None:
+    draw("a.png")
+    Path("o{1}/{stem}").mkdir(parents=True)
+    assert outputs("a.png", output="o{1}") == ["o{1}/a_x4.png"]
+    assert outputs("a.png", output="o{1}/r.png") == ["o{1}/r.png"]
+    assert outputs("a.png", output="o{1}/{stem}/r_{width}.png") == ["o{1}/{stem}/r_32.png"]
+    draw("{x}.png")
+    assert outputs("a.png", output="{x}.png", if_exists="overwrite") == ["{x}.png"]
+    with pytest.raises(UsageError, match=r"holds \{2\}"):
+        make("a.png", output="o{1}/{2}/r.png")
+
+
+@pytest.mark.parametrize("output", ["in/out", "in/out/{stem}.png"])
+def test_earlier_results_in_an_output_folder_within_the_input_are_no_inputs(output: str) -> None:
+    draw("in/a.png", "in/deep/b.png", "in/out/a_x2.png", "in/out/deep/b_x2.png")
+    planned = make("in", output=output, recursive=True)
+    assert [job.source.path.as_posix() for job in planned.jobs] == ["in/a.png", "in/deep/b.png"]
+    assert any("2 picture(s) in in/out" in note for note in planned.notes)
+    assert len(make("in/out", output="in/out", recursive=True).jobs) == 2
+
+
+def test_what_folders_hold_besides_is_counted_in_one_line() -> None:
+    draw("in/a.png")
+    for name in ("b.gif", "c.gif", "d"):
+        Path("in", name).write_bytes(b"x")
+    assert make("in").notes == ["left out of folders: 2 .gif, 1 file without ending"]
+
+
+def test_a_pipe_by_name_is_refused_at_once() -> None:
+    os.mkfifo("p.png")
+    draw("a.png")
+    planned = make("p.png", "a.png")
+    assert len(planned.jobs) == 1
+    assert "give - and send it to standard input" in planned.problems[0].reason
+
+
+def test_a_factor_that_adds_no_pixel_is_refused() -> None:
+    draw("a.png", size=(48, 48))
+    assert "48x48 to 48x48 does not enlarge" in make("a.png", size=Size(scale=1.0001)).problems[0].reason

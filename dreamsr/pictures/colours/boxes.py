@@ -9,6 +9,8 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+STREAM_BYTES = 256  # where the headers of a coded picture stand
+
 
 class Box(NamedTuple):
     """One box: its four letters and its content."""
@@ -39,6 +41,18 @@ def properties_of_main(data: bytes) -> list[Box]:
         return [pool[index - 1] for item in items for index in owned.get(item, ()) if 0 < index <= len(pool)]
     except (KeyError, StopIteration, IndexError, struct.error):
         return []
+
+
+def stream_of_main(data: bytes) -> bytes:
+    """The first bytes of the coded main picture, or of its first tile; b"" where they are not found."""
+    try:
+        found = {box.kind: box.content for box in reversed(_all(_first(data, b"meta")[4:]))}
+        main = _number(found[b"pitm"][4:], wide=found[b"pitm"][0] > 0)
+        item = next(iter(_tiles(found.get(b"iref"), main)), main)
+        at = _places(found[b"iloc"]).get(item)
+        return b"" if at is None else data[at : at + STREAM_BYTES]
+    except (KeyError, StopIteration, IndexError, struct.error):
+        return b""
 
 
 def nclx_of(properties: list[Box]) -> Nclx | None:
@@ -103,6 +117,30 @@ def _owned(tables: list[bytes]) -> dict[int, list[int]]:
             values = [int.from_bytes(places[i : i + step], "big") & mask for i in range(0, len(places), step)]
             owned.setdefault(item, []).extend(values)
     return owned
+
+
+def _places(table: bytes) -> dict[int, int]:
+    """Item -> where in the file its first bytes stand, for items that stand in the file itself."""
+    version, sizes = table[0], struct.unpack_from(">H", table, 4)[0]
+    offset_bytes, length_bytes, base_bytes = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15
+    index_bytes = sizes & 15 if version else 0
+    wide = version == 2
+    count = _number(table[6:], wide=wide)
+    at = 10 if wide else 8
+    places: dict[int, int] = {}
+    for _ in range(min(count, len(table))):
+        item = _number(table[at:], wide=wide)
+        at += 4 if wide else 2
+        method = struct.unpack_from(">H", table, at)[0] & 15 if version else 0
+        at += (2 if version else 0) + 2  # the number of the file, 0 for this one
+        base = int.from_bytes(table[at : at + base_bytes], "big")
+        at += base_bytes
+        (extents,) = struct.unpack_from(">H", table, at)
+        at += 2 + index_bytes
+        if method == 0 and extents:
+            places[item] = base + int.from_bytes(table[at : at + offset_bytes], "big")
+        at += extents * (offset_bytes + length_bytes) + max(0, extents - 1) * index_bytes
+    return places
 
 
 def _tiles(references: bytes | None, item: int) -> list[int]:

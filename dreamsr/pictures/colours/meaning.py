@@ -17,8 +17,9 @@ from PIL import Image
 
 from dreamsr.errors import ImageError
 from dreamsr.pictures import heic
+from dreamsr.pictures.colours.av1 import codes_of
 from dreamsr.pictures.colours.bmp import calibration, embedded_profile
-from dreamsr.pictures.colours.boxes import Nclx, nclx_of, properties_of_main
+from dreamsr.pictures.colours.boxes import Nclx, nclx_of, properties_of_main, stream_of_main
 from dreamsr.pictures.colours.icc import fitting_profile
 from dreamsr.pictures.exif import is_adobe_rgb
 from dreamsr.pictures.png import chunks
@@ -65,6 +66,8 @@ CURVES: dict[int, Curve] = dict.fromkeys((1, 2, 6, 13, 14, 15), SRGB_CURVE) | {
     17: (2.6,),
 }
 ADOBE_CURVE: Curve = (563 / 256,)
+PQ_PROFILE = b"ITUR_2100_PQ_FULL\0"
+"""The name by which PNG files said PQ before there was cICP (W3C note "Using ITU BT.2100 PQ with PNG")."""
 HDR = {16: "PQ", 18: "HLG"}
 
 BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
@@ -106,13 +109,19 @@ def refuse_hdr(image: Image.Image, head: bytes, name: str) -> None:
 
 def _codes(image: Image.Image, data: bytes) -> Nclx | None:
     if image.format == "PNG":
+        found = None
         for name, content in chunks(data):
+            if name == b"IDAT":
+                break
             if name == b"cICP" and len(content) == 4:
                 return Nclx(content[0], content[1], content[2], content[3] == 1)
-            if name == b"IDAT":
-                return None
+            if name == b"iCCP" and content.startswith(PQ_PROFILE):
+                found = Nclx(9, 16, 0, True)
+        return found
+    if image.format not in ("AVIF", heic.PLUGIN):
         return None
-    return nclx_of(properties_of_main(data)) if image.format in ("AVIF", heic.PLUGIN) else None
+    found = nclx_of(properties_of_main(data))
+    return codes_of(stream_of_main(data)) if found is None and image.format == "AVIF" else found
 
 
 def _of_codes(codes: Nclx, name: str, *, is_decoded: bool) -> tuple[Primaries, Curve]:

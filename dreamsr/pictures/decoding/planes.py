@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from dreamsr.errors import ImageError
+from dreamsr.pictures.decoding.damage import load_tiff
 from dreamsr.pictures.picture import Array
 from dreamsr.pictures.tiff import (
     BITS,
@@ -247,7 +248,8 @@ def _plane(data: bytes, layout: Layout, entries: Mapping[int, Entry], index: int
     at = len(data) + len(data) % 2
     grey = beginning_with(data, at).ljust(at, b"\0") + write_directory(tags, layout, at)
     with Image.open(io.BytesIO(grey), formats=["TIFF"]) as image:
-        image.load()
+        if damage := load_tiff(image, name):
+            raise ImageError(f"{name} is damaged ({damage}); get a whole copy of it.")
         plane = np.asarray(image)
     return plane.astype(np.uint16) if plane.dtype.itemsize == 2 else plane  # in this machine's order
 

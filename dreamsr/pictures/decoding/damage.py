@@ -1,0 +1,111 @@
+"""Damage that decoders pass over in silence: pictures that come out whole in size, and grey or garbled in part.
+
+What can be found, and what not: JPEG, wherever libjpeg warns (data missing, codes that do not exist, more than
+PADDING_BYTES left over); a changed byte that still makes sense to it goes unseen, as does everything where OpenCV's
+libjpeg does not print or standard error is closed. WebP, where the decoder is done before the data is, or has too
+little of it; damage after which it needs just as much goes unseen. PNG, by the checksums. TIFF, where libtiff prints.
+"""
+
+import functools
+import io
+import re
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from dreamsr.errors import ImageError, printable
+from dreamsr.pictures.decoding.chatter import caught
+from dreamsr.pictures.decoding.jpeg import END_OF_IMAGE
+from dreamsr.pictures.png import damaged_chunks
+
+PADDING_BYTES = 64  # some cameras leave as much between the picture and its end marker
+WEBP_SLACK_BYTES = 16  # no encoder writes so much that a decoder does not need: 2 to 4 are seen
+UNCONFIGURED = re.compile("not configured|not implemented|not supported|unsupported", re.IGNORECASE)
+EXTRANEOUS = re.compile(r"(\d+) extraneous bytes")
+
+
+def damage_in(data: bytes, format: str) -> str:
+    """What is wrong with the pixels of a file that decodes without an error, in words; "" for nothing found."""
+    if format == "JPEG":
+        return _jpeg_damage(data)
+    if format == "WEBP" and _is_decoded_without_its_end(data):
+        return "the picture ends before its data does"
+    critical = [name for name in damaged_chunks(data) if name[:1].isupper()] if format == "PNG" else []
+    return f"the checksum of its {critical[0].decode('ascii', 'replace')} chunk is wrong" if critical else ""
+
+
+def completed(data: bytes) -> bytes:
+    """A JPEG with an end marker, which is all that some copies lack. What else is missing, `damage_in` finds."""
+    return data + END_OF_IMAGE if _warnings_are_heard() and END_OF_IMAGE not in data[-2:] else data
+
+
+def load_tiff(image: Image.Image, name: str) -> str:
+    """Decodes the pixels of a TIFF; what libtiff printed, "" for nothing. Raises ImageError, in libtiff's words."""
+    try:
+        with caught() as lines:
+            image.load()
+    except OSError as error:
+        missing = next((line for line in lines if UNCONFIGURED.search(line)), None)
+        if missing:
+            raise ImageError(
+                f"{name} is a TIFF of a kind that is not read ({printable(missing)}); save it again with LZW "
+                "or deflate."
+            ) from error
+        raise OSError(lines[0] if lines else str(error)) from error
+    return lines[0] if lines else ""
+
+
+def _jpeg_damage(data: bytes) -> str:
+    for line in _jpeg_warnings(data):
+        left_over = EXTRANEOUS.search(line)
+        if left_over is None or int(left_over[1]) > PADDING_BYTES:
+            return line.removeprefix("Corrupt JPEG data: ")
+    return ""
+
+
+def _jpeg_warnings(data: bytes) -> list[str]:
+    """What libjpeg says of the data. Pillow asks it to be silent; OpenCV's copy prints, the first warning at least."""
+    how = cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_IGNORE_ORIENTATION  # all data is looked at, few pixels are made
+    with caught() as lines:
+        try:
+            cv2.imdecode(np.frombuffer(data, np.uint8), how)
+        except cv2.error:
+            return []  # more pixels than OpenCV takes
+    return lines
+
+
+@functools.cache
+def _warnings_are_heard() -> bool:
+    """Whether this OpenCV prints, and standard error is there to be listened to: tried on half a JPEG."""
+    file = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(file, "JPEG")
+    return bool(_jpeg_warnings(file.getvalue()[: len(file.getvalue()) // 2] + END_OF_IMAGE))
+
+
+def _is_decoded_without_its_end(data: bytes) -> bool:
+    """Whether a WebP can do without the last bytes of its picture, all of which a sound one needs."""
+    shorter = _shortened_webp(data)
+    if shorter is None:
+        return False
+    try:
+        with Image.open(io.BytesIO(shorter), formats=["WEBP"]) as image:
+            image.load()
+    except OSError:
+        return False
+    return True
+
+
+def _shortened_webp(data: bytes) -> bytes | None:
+    """The file with WEBP_SLACK_BYTES less of its picture, all lengths corrected; None where it has too few."""
+    at = 12
+    while at + 8 <= len(data):
+        name, length = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        if name in (b"VP8 ", b"VP8L"):
+            kept = length - WEBP_SLACK_BYTES
+            if kept < WEBP_SLACK_BYTES:
+                return None
+            body = data[12:at] + name + kept.to_bytes(4, "little") + data[at + 8 : at + 8 + kept] + bytes(kept % 2)
+            return b"RIFF" + (len(body) + 4).to_bytes(4, "little") + b"WEBP" + body
+        at += 8 + length + length % 2
+    return None

@@ -1,0 +1,184 @@
+"""Damaged pictures are refused as damaged, mendable ones mended, unread kinds named; nothing is printed."""
+
+import io
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from dreamsr.errors import DamagedError, ImageError
+from dreamsr.pictures.decoding.chatter import caught
+from dreamsr.pictures.png import SIGNATURE, chunk
+from dreamsr.pictures.read import is_complete_picture, probe_picture, read_picture
+
+END = b"\xff\xd9"
+
+
+def photo(height: int = 120, width: int = 160) -> Image.Image:
+    y, x = np.mgrid[:height, :width]
+    waves = np.stack([np.sin(x / 9) + np.cos(y / 7), np.sin(x / 5 + y / 8), np.cos(x / 11) * np.sin(y / 3)], axis=-1)
+    noise = np.random.default_rng(2).normal(0, 6, waves.shape)
+    return Image.fromarray((waves * 50 + 128 + noise).clip(0, 255).astype(np.uint8))
+
+
+def encoded(format: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    photo().save(file, format, **options)
+    return file.getvalue()
+
+
+def zeroed(data: bytes, share: float = 0.5, count: int = 400) -> bytes:
+    at = int(len(data) * share)
+    return data[:at] + bytes(count) + data[at + count :]
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True, "restart_marker_rows": 1}])
+@pytest.mark.parametrize("how", ["cut", "cut with an end marker", "zeros", "32 bytes less"])
+def test_damaged_jpegs(how: str, options: dict, tmp_path: Path) -> None:
+    whole = encoded("JPEG", **options)
+    half = whole[: len(whole) // 2]
+    damaged = {"cut": half, "cut with an end marker": half + END, "zeros": zeroed(whole), "32 bytes less": whole[:-32]}
+    path = tmp_path / "damaged.jpg"
+    path.write_bytes(damaged[how])
+    assert not is_complete_picture(path)
+    with pytest.raises(DamagedError, match=r"damaged\.jpg is damaged \(.*\): part of it") as caught:
+        read_picture(path)
+    assert "\n" not in str(caught.value)
+    picture = read_picture(path, accept_damaged=True)
+    assert picture.pixels.shape == (120, 160, 3)
+    assert any("damaged" in note for note in picture.notes)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True, "restart_marker_rows": 1}])
+def test_a_jpeg_without_its_end_marker_is_read(options: dict) -> None:
+    whole = encoded("JPEG", quality=90, **options)
+    picture = read_picture(whole[:-2])
+    np.testing.assert_array_equal(picture.pixels, read_picture(whole).pixels)
+    assert picture.notes == ()
+    assert read_picture(whole[:-2] + bytes(30) + END).notes == ()  # padding before it is no damage
+    assert read_picture(whole + b"anything behind it").notes == ()
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_sound_jpegs_of_other_colours(mode: str) -> None:
+    file = io.BytesIO()
+    photo().convert(mode).save(file, "JPEG")
+    assert read_picture(file.getvalue()).notes == ()
+    with pytest.raises(DamagedError):
+        read_picture(zeroed(file.getvalue()))
+
+
+@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"quality": 20}])
+def test_damaged_webps(options: dict, tmp_path: Path) -> None:
+    whole = encoded("WEBP", **options)
+    assert read_picture(whole).notes == ()
+    path = tmp_path / "damaged.webp"
+    path.write_bytes(zeroed(whole, count=len(whole) // 2))
+    assert not is_complete_picture(path)
+    with pytest.raises(ImageError, match="damaged"):
+        read_picture(path)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (16, 16), (90, 70), (2000, 1500)])
+@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"method": 6, "quality": 30}, {"method": 0}])
+def test_sound_webps_are_not_suspected(options: dict, size: tuple[int, int]) -> None:
+    for image in (Image.new("RGB", size, "black"), photo().resize(size), photo().resize(size).convert("RGBA")):
+        file = io.BytesIO()
+        image.save(file, "WEBP", **options)
+        assert read_picture(file.getvalue()).notes == ()
+
+
+def png_with(name: bytes, *, before: bool, flip: bool = True) -> bytes:
+    """A PNG with one chunk more, whose checksum is wrong."""
+    pixels = encoded("PNG")
+    extra = bytearray(chunk(name, b"Comment\0a word"))
+    extra[-1] ^= flip
+    at = 8 + 25 if before else len(pixels) - 12
+    return pixels[:at] + bytes(extra) + pixels[at:]
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("name", [b"tEXt", b"tIME", b"eXIf", b"iTXt"])
+def test_a_damaged_text_costs_the_text_alone(name: bytes, before: bool) -> None:
+    data = png_with(name, before=before)
+    assert probe_picture(data).width == 160
+    picture = read_picture(data)
+    np.testing.assert_array_equal(picture.pixels, np.asarray(photo()))
+    assert picture.notes == ("damaged metadata was left out",)
+
+
+@pytest.mark.parametrize("name", [b"tRNS", b"gAMA", b"cHRM"])
+def test_damage_to_how_a_png_looks_is_damage(name: bytes) -> None:
+    with pytest.raises(ImageError, match="damaged"):
+        read_picture(png_with(name, before=True))
+
+
+def test_a_png_with_another_byte_is_damaged() -> None:
+    """Stored without compression, it would decode to another pixel without an error."""
+    rows = b"".join(b"\0" + bytes(range(30)) for _ in range(10))
+    header = chunk(b"IHDR", (10).to_bytes(4) * 2 + b"\x08\x02\0\0\0")
+    data = bytearray(SIGNATURE + header + chunk(b"IDAT", zlib.compress(rows, 0)) + chunk(b"IEND", b""))
+    assert read_picture(bytes(data)).pixels[0, 0].tolist() == [0, 1, 2]
+    data[-30] ^= 1
+    with pytest.raises(ImageError, match="damaged"):
+        read_picture(bytes(data))
+
+
+def test_jpegs_that_are_not_read_are_named() -> None:
+    whole = encoded("JPEG")
+    at = whole.index(b"\xff\xc0")
+    for change, what in (
+        (lambda d: d.__setitem__(at + 4, 12), "12-bit"),
+        (lambda d: d.__setitem__(at + 1, 0xC3), "lossless"),
+    ):
+        data = bytearray(whole)
+        change(data)
+        with pytest.raises(ImageError, match=f"a {what} JPEG, which is not read") as caught:
+            read_picture(bytes(data))
+        assert "damaged" not in str(caught.value)
+
+
+def tiff_with(compression: str, **tags: int) -> bytes:
+    file = io.BytesIO()
+    tifffile.imwrite(
+        file, np.asarray(photo()), photometric="rgb", compression=compression, rowsperstrip=16, metadata=None
+    )
+    data = bytearray(file.getvalue())
+    with tifffile.TiffFile(io.BytesIO(data)) as written:
+        for name, value in tags.items():
+            at = written.pages[0].tags[name].valueoffset
+            data[at : at + 2] = value.to_bytes(2, "little")
+    return bytes(data)
+
+
+def test_tiffs_in_other_compressions_are_named(capfd: pytest.CaptureFixture[str]) -> None:
+    for number in (50001, 34661, 50002, 34887):  # WebP, JBIG, JPEG XL, LERC
+        data = tiff_with("deflate", Compression=number)
+        with pytest.raises(ImageError, match="is not read") as caught:
+            read_picture(data)
+        assert "damaged" not in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_what_libtiff_says_of_damage_is_in_the_message(capfd: pytest.CaptureFixture[str]) -> None:
+    data = bytearray(tiff_with("deflate"))
+    with tifffile.TiffFile(io.BytesIO(data)) as written:
+        at = written.pages[0].tags["StripOffsets"].value[3]
+    data[at : at + 40] = bytes(40)
+    with pytest.raises(ImageError, match=r"the given data is damaged.*ZIP") as caught:
+        read_picture(bytes(data))
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_what_others_print_meanwhile_comes_out(capfd: pytest.CaptureFixture[str]) -> None:
+    import os
+
+    with caught() as lines:
+        os.write(2, b"ZIPDecode: Decoding error.\n\x1b[2K 40 % done\nTIFFFillStrip: Read error.\n")
+    assert lines == ["ZIPDecode: Decoding error", "TIFFFillStrip: Read error"]
+    assert capfd.readouterr().err == "\x1b[2K 40 % done\n"
