@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_type_hints
 
 from dreamsr.errors import ConfigError
 
@@ -57,6 +57,26 @@ def from_mapping(cls: type[Config], values: Mapping[str, Any], *, source: str) -
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
     return built
+
+
+def unused_field(cls: type[Any], values: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[str, list[str]] | None:
+    """The first field of `asked` that a `cls` of `values` does not have or use, and those it does have; else None."""
+    return _unused(cls, values, asked, ())
+
+
+def _unused(
+    cls: type[Any], values: Mapping[str, Any], asked: Mapping[str, Any], place: Place
+) -> tuple[str, list[str]] | None:
+    used = {key: kind for key, kind, field in _entries(cls, values) if field is not None}
+    for key, value in asked.items():
+        if key not in used:
+            return ".".join((*place, key)), [".".join((*place, name)) for name in used]
+        kind, inner = used.get(key), values.get(key)
+        if dataclasses.is_dataclass(kind) and isinstance(value, Mapping) and isinstance(inner, Mapping):
+            found = _unused(cast("type[Any]", kind), inner, value, (*place, key))
+            if found is not None:
+                return found
+    return None
 
 
 def to_mapping(config: DataclassInstance) -> dict[str, Any]:

@@ -1,13 +1,15 @@
 """The command line: each command parses, calls one task and shows the result.
 
-Exit codes: 0 done, 1 something could not be done, 2 the request makes no sense, 130 interrupted, 141 the reader
-of our output went away. Heavy libraries are imported inside the commands, so that `--help` is quick.
+Exit codes: 0 done, 1 something could not be done, 2 the request makes no sense, 129, 130 and 143 ended from outside
+(the terminal closed, ctrl-C, SIGTERM), 141 the reader of our output went away.
+Heavy libraries are imported inside the commands, so that `--help` is quick.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -18,13 +20,15 @@ from dreamsr.cli import console
 from dreamsr.cli.bench import bench
 from dreamsr.cli.doctor import doctor
 from dreamsr.cli.finetune import finetune
+from dreamsr.cli.habits import hint, with_command
 from dreamsr.cli.study import study
 from dreamsr.cli.train import train
 from dreamsr.cli.upscale import upscale
 from dreamsr.cli.weights import weights_app
-from dreamsr.errors import DreamsrError
+from dreamsr.errors import DreamsrError, UsageError
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
+RANK_0_SPEAKS_SECONDS = 2.0
 
 app = typer.Typer(
     name="dreamsr",
@@ -107,7 +111,8 @@ def _guarded(arguments: Sequence[str] | None) -> int:
     try:
         return _run(arguments)
     except DreamsrError as error:
-        console.fail(str(error))
+        if not (isinstance(error, UsageError) and _rank_0_tells_it()):
+            console.fail(str(error))
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         console.note("interrupted")
@@ -120,7 +125,7 @@ def _guarded(arguments: Sequence[str] | None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     command = typer.main.get_command(app)
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = with_command(sys.argv[1:] if arguments is None else arguments, getattr(command, "commands", ()))
     try:
         # A command that reports its own command line finds it as its context's `obj`.
         result = command.main(args=words, prog_name="dreamsr", standalone_mode=False, obj=words)
@@ -141,8 +146,8 @@ def _explain(error: Exception) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             console.note("")
             console.err().print(describe())
-        else:
-            console.fail(describe())
+        elif not _rank_0_tells_it():
+            console.fail(_with_hint(error, describe()))
         return code
     if os.environ.get("DREAMSR_TRACEBACK"):
         raise error
@@ -151,6 +156,25 @@ def _explain(error: Exception) -> int:
         "with what DREAMSR_TRACEBACK=1 shows when you run the command again"
     )
     return 1
+
+
+def _with_hint(error: Exception, text: str) -> str:
+    """What typer says of an unknown option, and what is meant by it elsewhere."""
+    option, command = getattr(error, "option_name", None), getattr(error, "cmd", None)
+    more = hint(getattr(command, "name", None) or "dreamsr", option) if isinstance(option, str) else ""
+    return f"{text.rstrip('.')}; {more}" if more else text
+
+
+def _rank_0_tells_it() -> bool:
+    """Whether this is one of several processes with one command line, of which the first says what is wrong with it.
+
+    Launchers end all processes when one has failed: the others wait, so that the first can speak.
+    """
+    rank, world = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
+    if not (rank.isdecimal() and world.isdecimal() and 0 < int(rank) < int(world)):
+        return False
+    time.sleep(RANK_0_SPEAKS_SECONDS)
+    return True
 
 
 def _silence_stdout() -> None:

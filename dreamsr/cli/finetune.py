@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dreamsr.cli import console
+from dreamsr.cli import completion, console
 from dreamsr.cli.options import Threads, use_threads
 from dreamsr.cli.train import (
     DATA,
@@ -42,7 +42,12 @@ if TYPE_CHECKING:
 
 def finetune(
     weights: Annotated[
-        str, typer.Option(help="What to start from: a name, a file, a run or a Hub reference.", show_default=False)
+        str,
+        typer.Option(
+            help="What to start from: a name, a file, a run or a Hub reference.",
+            autocompletion=completion.weights,
+            show_default=False,
+        ),
     ],
     data: Data = None,
     hr: Large = None,

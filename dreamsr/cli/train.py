@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dreamsr.cli import console
+from dreamsr.cli import completion, console
+from dreamsr.cli.habits import folder_not_rate
 from dreamsr.cli.options import MACHINE, Threads, use_threads
 from dreamsr.cli.train_view import train_view
 from dreamsr.errors import UsageError
@@ -29,7 +30,10 @@ Data = Annotated[
 Large = Annotated[
     Path | None, typer.Option("--hr", help="Folder of large pictures of a paired set.", rich_help_panel=DATA)
 ]
-Small = Annotated[Path | None, typer.Option("--lr", help="Folder of their small versions.", rich_help_panel=DATA)]
+Small = Annotated[
+    Path | None,
+    typer.Option("--lr", help="Folder of their small versions.", callback=folder_not_rate, rich_help_panel=DATA),
+]
 Degradation = Annotated[
     str | None,
     typer.Option(
@@ -89,7 +93,10 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="FIELD=VALUE: any field of the configuration, again and again.", rich_help_panel=RUN),
 ]
-Device = Annotated[str, typer.Option(help="auto, cuda, cuda:1, mps or cpu.", rich_help_panel=MACHINE)]
+Device = Annotated[
+    str,
+    typer.Option(help="auto, cuda, cuda:1, mps or cpu.", autocompletion=completion.devices, rich_help_panel=MACHINE),
+]
 Precision = Annotated[
     Literal["auto", "bf16", "fp32"] | None, typer.Option(help="Number format of the net.", rich_help_panel=MACHINE)
 ]
@@ -111,13 +118,16 @@ def train(
     preset: Annotated[
         str,
         typer.Option(
-            help="What to train: sr3-x4, idm-continuous, resshift-x4, ...; or a .toml file.", rich_help_panel=RUN
+            help="What to train: sr3-x4, idm-continuous, resshift-x4, ...; or a .toml file.",
+            autocompletion=completion.presets,
+            rich_help_panel=RUN,
         ),
     ] = "refiner-x4",
     weights: Annotated[
         str | None,
         typer.Option(
             help="Begin with these: a name, a file, a run or a Hub reference. The net is theirs, not the preset's.",
+            autocompletion=completion.weights,
             show_default=False,
             rich_help_panel=RUN,
         ),

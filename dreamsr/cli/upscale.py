@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from dreamsr.cli import console
+from dreamsr.cli import completion, console
 from dreamsr.cli.options import MACHINE, Threads, checked_precision, use_threads
 from dreamsr.errors import UsageError
 
@@ -80,6 +80,7 @@ Weights = Annotated[
         "--weights",
         "-w",
         metavar="NAME",
+        autocompletion=completion.weights,
         help="A name from `dreamsr weights list`, a file, a run's folder, or user/repo on the Hub.",
         rich_help_panel=LOOK,
     ),
@@ -109,6 +110,7 @@ Format = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
+        autocompletion=completion.formats,
         help="png, jpeg, webp, tiff, bmp or avif. Default: what -o says, else the input's.",
         show_default=False,
         rich_help_panel=FILES,
@@ -134,6 +136,7 @@ IfExistsOption = Annotated[
     typer.Option(
         "--if-exists",
         metavar="POLICY",
+        autocompletion=completion.policies,
         help="error, skip (what is whole), overwrite, or rename (NAME_2.EXT).",
         rich_help_panel=FILES,
     ),
@@ -154,7 +157,15 @@ AcceptDamaged = Annotated[
         "--accept-damaged", help="Enlarge pictures of which part is missing or wrong, too.", rich_help_panel=FILES
     ),
 ]
-Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cuda, cuda:1, mps or cpu.", rich_help_panel=MACHINE)]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="auto, cuda, cuda:1, mps or cpu.",
+        autocompletion=completion.devices,
+        rich_help_panel=MACHINE,
+    ),
+]
 Precision = Annotated[str, typer.Option(metavar="NAME", help="auto, bf16 or fp32.", rich_help_panel=MACHINE)]
 Tile = Annotated[
     str,

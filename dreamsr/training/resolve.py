@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from dreamsr.config import from_mapping, to_mapping
+from dreamsr.config import from_mapping, to_mapping, unused_field
 from dreamsr.core.model import ModelConfig
 from dreamsr.data.recipes import Table
 from dreamsr.data.sources import DataSource
@@ -51,6 +52,7 @@ def resolve(
     if model is not None and "base_steps" not in asked:
         values["base_steps"] = 0  # the weights have their base already
     values = merged(values, dream_table(values, preset.dream_power, dream))
+    _require_used(values, own, source=f"--preset {name}")
     return from_mapping(TrainConfig, values, source=f"--preset {name}")
 
 
@@ -59,9 +61,21 @@ def altered(
 ) -> TrainConfig:
     """`base` with `--set`, the options that were given and DREAM's. Raises UsageError and ConfigError."""
     given = {key: value for key, value in options.items() if value is not None}
-    values = merged(merged(to_mapping(base), parse_settings(settings)), given)
+    own = parse_settings(settings)
+    values = merged(merged(to_mapping(base), own), given)
     values = merged(values, dream_table(values, 1.0, dream))
+    _require_used(values, own, source="command line")
     return from_mapping(TrainConfig, values, source="command line")
+
+
+def _require_used(values: Mapping[str, Any], own: Mapping[str, Any], *, source: str) -> None:
+    """Raise UsageError where `--set` names a field that is not there, or of a net or process that is not in use."""
+    found = unused_field(TrainConfig, values, own)
+    if found is None:
+        return
+    name, possible = found
+    near = get_close_matches(name, possible, n=1) or possible
+    raise UsageError(f"{source}: --set {name}: no such field in use; choose {' or '.join(near)}")
 
 
 def dream_table(values: Mapping[str, Any], preset_power: float, given: Mapping[str, Any]) -> Table:

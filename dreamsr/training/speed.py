@@ -51,7 +51,7 @@ class Stopwatch:
         """Whether just enough steps of a phase were measured to tell how long the rest takes."""
         return self._in_phase == STEPS_TO_MEASURE + 1
 
-    def told(self, step: int, images_per_second: float, peak_memory_mb: float) -> str:
+    def forecast(self, step: int, images_per_second: float, peak_memory_mb: float) -> str:
         """The forecast in one line."""
         memory = f"; peak memory {peak_memory_mb / 1000:.1f} GB" if peak_memory_mb else ""
         later = sorted(start for start in self._starts if start > step)

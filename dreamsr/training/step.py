@@ -14,9 +14,9 @@ from dreamsr.core.denoiser import Denoiser
 from dreamsr.core.discriminator import Discriminator
 from dreamsr.core.dream import dream_loss
 from dreamsr.core.noise import seed_of
+from dreamsr.processes import TrainingProcesses
 from dreamsr.training.config import Stage, TrainConfig
 from dreamsr.training.finishing import FinishLoss, Losses, base_loss, conditioned
-from dreamsr.training.launch import Crew
 from dreamsr.training.loader import Batch, Loader
 from dreamsr.training.state import Run
 
@@ -98,19 +98,19 @@ class StepResult:
 
 
 class Stepper:
-    """Takes optimizer steps with `run`, fed by `loader`, together with the other processes of `crew`."""
+    """Takes optimizer steps with `run`, fed by `loader`, together with the other processes of `processes`."""
 
-    def __init__(self, run: Run, config: TrainConfig, crew: Crew, loader: Loader) -> None:
+    def __init__(self, run: Run, config: TrainConfig, processes: TrainingProcesses, loader: Loader) -> None:
         self.run = run
         self.config = config
-        self.crew = crew
+        self.processes = processes
         self.loader = loader
         self._averaged = self._average(config.stage(run.step))
 
     def _average(self, stage: Stage) -> nn.Module:
         """The losses of `stage`, averaged over the processes from now on."""
         # In the base phase a part of the net is not used, which averaging must know and pays for.
-        return self.crew.averaging(losses_of(self.run, self.config, stage), some_unused=stage == "base")
+        return self.processes.averaging(losses_of(self.run, self.config, stage), some_unused=stage == "base")
 
     def advance(self, stop: Callable[[], bool]) -> StepResult:
         """One optimizer step, or none where loss or gradient is not finite; `run` counts either.
@@ -127,7 +127,7 @@ class Stepper:
         rate = self._prepare()
         losses = [self._backward(run.step * config.accumulate + a) for a in range(config.accumulate)]
         means = {name: sum(one[name] for one in losses) / config.accumulate for name in losses[0]}
-        *values, norm, asked = self.crew.mean([*means.values(), self._clipped(), float(stop())])
+        *values, norm, asked = self.processes.mean([*means.values(), self._clipped(), float(stop())])
         finite = all(math.isfinite(value) for value in (*values, norm))
         self._update(finite)
         parts = dict(zip(means, values, strict=True))
@@ -163,14 +163,14 @@ class Stepper:
 
     def _backward(self, index: int) -> dict[str, float]:
         """Add the gradients of one batch; its losses by name."""
-        crew, compute = self.crew, self.crew.compute
-        batch = crew.together(self.loader.take).to(compute.device)
+        processes, compute = self.processes, self.processes.compute
+        batch = processes.together(self.loader.take).to(compute.device)
         with (
-            _seeded(seed_of(self.config.seed, index, crew.rank, 3), compute.device),
-            crew.accelerator.accumulate(self._averaged),
+            _seeded(seed_of(self.config.seed, index, processes.rank, 3), compute.device),
+            processes.accelerator.accumulate(self._averaged),
         ):
             losses = Losses(*self._averaged(batch, self.run.step))
-            crew.accelerator.backward(losses.minimised)
+            processes.accelerator.backward(losses.minimised)
         return losses.as_numbers()
 
     def _update(self, finite: bool) -> None:

@@ -1,7 +1,7 @@
 """Train a denoiser on pictures, with or without DREAM, in one process or many; stop and go on at any step.
 
 Crops, times and noise are pure functions of (seed, number), so a resumed run equals an uninterrupted one, and two
-processes equal one with twice the batch. Only the leading process writes files, validates and reports.
+processes equal one with twice the batch. Only rank 0 writes files, validates and reports.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from dreamsr.core.model import build_denoiser
 from dreamsr.data.sources import CropPairs, DataSource, open_source
 from dreamsr.errors import DataError, DeviceError, TrainingError
 from dreamsr.measure.memory import is_out_of_memory
+from dreamsr.processes import TrainingProcesses, launched
 from dreamsr.training import checkpoints
 from dreamsr.training.config import TrainConfig
-from dreamsr.training.launch import Crew, launched
 from dreamsr.training.loader import Batches, Loader, draws, step_numbers
 from dreamsr.training.memory import require_room_for_state, require_room_for_steps, way_out
 from dreamsr.training.places import require_place
@@ -60,36 +60,36 @@ def train(request: RunRequest, listener: Listener = NOBODY) -> Path:
     losses stay non-finite.
     """
     asked, start = request.config, request.start
-    with launched(request.device, asked.precision, accumulate=asked.accumulate) as crew:
-        listener = listener if crew.leads else NOBODY
-        config = crew.share(crew.lead(lambda: _settled(request, crew, listener)))
-        pairs = crew.together(lambda: _open(request, config, listener))
-        _require_agreement(crew, asked, pairs)
-        crew.together(lambda: require_room_for_state(config.model, crew.compute.device))
-        run = crew.together(lambda: _begin(config, crew, start))
+    with launched(request.device, asked.precision, accumulate=asked.accumulate) as processes:
+        listener = listener if processes.is_rank_0 else NOBODY
+        config = processes.broadcast(processes.on_rank_0(lambda: _settled(request, processes, listener)))
+        pairs = processes.together(lambda: _open(request, config, listener))
+        _require_agreement(processes, asked, pairs)
+        processes.together(lambda: require_room_for_state(config.model, processes.compute.device))
+        run = processes.together(lambda: _begin(config, processes, start))
         begun_with = start and start.origin
         if request.resume:
-            begun_with = crew.share(crew.lead(lambda: checkpoints.kept_origin(request.out)))
-        facts = {**_facts(crew, pairs), **(begun_with or {})}
-        session = Session(replace(request, config=config), crew, run, facts, listener)
+            begun_with = processes.broadcast(processes.on_rank_0(lambda: checkpoints.kept_origin(request.out)))
+        facts = {**_facts(processes, pairs), **(begun_with or {})}
+        session = Session(replace(request, config=config), processes, run, facts, listener)
         session.open(pairs)
-        session.work(Batches(pairs, config, rank=crew.rank, world=crew.world))
+        session.work(Batches(pairs, config, rank=processes.rank, world=processes.world_size))
     return request.out / FILE_NAME
 
 
-def _settled(request: RunRequest, crew: Crew, listener: Listener) -> TrainConfig:
+def _settled(request: RunRequest, processes: TrainingProcesses, listener: Listener) -> TrainConfig:
     """The settings to train with, once it is known that the run's folder may be written."""
     out, on_notice = request.out, listener.on_notice
     weights = None if request.start is None else request.start.file
     require_place(out, request.source, request.valid, weights=weights)
     config = with_short_warmup(request.config, on_notice)
-    return checkpoints.check_folder(out, config, resume=request.resume, world=crew.world, on_notice=on_notice)
+    return checkpoints.check_folder(out, config, resume=request.resume, world=processes.world_size, on_notice=on_notice)
 
 
-def _begin(config: TrainConfig, crew: Crew, start: Start | None) -> Run:
+def _begin(config: TrainConfig, processes: TrainingProcesses, start: Start | None) -> Run:
     if start is None:
-        return begin(config, crew.compute, None)
-    return begin(config, crew.compute, start.state, partial=start.partial)
+        return begin(config, processes.compute, None)
+    return begin(config, processes.compute, start.state, partial=start.partial)
 
 
 def _open(request: RunRequest, config: TrainConfig, listener: Listener) -> CropPairs:
@@ -110,17 +110,19 @@ def _name(source: DataSource) -> str:
     return str(source.data) if source.data is not None else f"{source.hr} and {source.lr}"
 
 
-def _require_agreement(crew: Crew, config: TrainConfig, pairs: CropPairs) -> None:
+def _require_agreement(processes: TrainingProcesses, config: TrainConfig, pairs: CropPairs) -> None:
     """Processes, perhaps on several machines, must have been given the same. Ends all with DataError."""
-    told = crew.gather((to_mapping(config), pairs.fingerprint()))
-    for rank, (settings, fingerprint) in enumerate(told):
-        if settings != told[0][0]:
-            crew.fail(DataError(f"process {rank} was started with other settings than process 0; start all alike"))
-        if fingerprint != told[0][1]:
-            crew.fail(DataError(f"process {rank} sees other data than process 0; give all machines the same pictures"))
+    seen = processes.gather((to_mapping(config), pairs.fingerprint()))
+    for rank, (settings, fingerprint) in enumerate(seen):
+        if settings != seen[0][0]:
+            processes.fail(DataError(f"process {rank} was started with other settings than process 0; start all alike"))
+        if fingerprint != seen[0][1]:
+            processes.fail(
+                DataError(f"process {rank} sees other data than process 0; give all machines the same pictures")
+            )
 
 
-def _facts(crew: Crew, pairs: CropPairs) -> dict[str, Any]:
+def _facts(processes: TrainingProcesses, pairs: CropPairs) -> dict[str, Any]:
     """What is written beside settings into config.json and into the weights' headers; no paths, which are private."""
     return {
         "dreamsr": dreamsr.__version__,
@@ -130,16 +132,18 @@ def _facts(crew: Crew, pairs: CropPairs) -> dict[str, Any]:
         "data": pairs.fingerprint(),
         "photos": len(pairs),
         **({"fonts": list(pairs.fonts)} if pairs.fonts else {}),
-        "device": str(crew.compute.device),
-        "processes": crew.world,
+        "device": str(processes.compute.device),
+        "processes": processes.world_size,
     }
 
 
 class Session:
     """One call of `train`, once it is known what is trained on what."""
 
-    def __init__(self, request: RunRequest, crew: Crew, run: Run, facts: Mapping[str, Any], listener: Listener) -> None:
-        self.request, self.crew, self.run, self.facts, self.listener = request, crew, run, facts, listener
+    def __init__(
+        self, request: RunRequest, processes: TrainingProcesses, run: Run, facts: Mapping[str, Any], listener: Listener
+    ) -> None:
+        self.request, self.processes, self.run, self.facts, self.listener = request, processes, run, facts, listener
         self.config, self.out = request.config, request.out
         self.stopwatch = Stopwatch(self.config)
         self.validator: Validator | None = None
@@ -148,16 +152,18 @@ class Session:
 
     def open(self, pairs: CropPairs) -> None:
         """Make the folder ready, and go back to the latest checkpoint of a run that is resumed."""
-        config, crew, out, valid = self.config, self.crew, self.out, self.request.valid
+        config, processes, out, valid = self.config, self.processes, self.out, self.request.valid
         if valid is not None:
-            self.validator = crew.lead(lambda: _open_validation(valid, config, out))
+            self.validator = processes.on_rank_0(lambda: _open_validation(valid, config, out))
         if self.request.resume:
-            crew.lead(lambda: checkpoints.check_data(out, pairs.fingerprint()))
-            state = crew.share(crew.lead(lambda: checkpoints.newest_state(out, self.listener.on_notice)))
-            crew.together(lambda: _load(self.run, state, out))
-        crew.together(lambda: require_room_for_steps(self.run, config, crew.compute))
-        told = {**self.facts, "source": _name(self.request.source), "seed": config.seed}
-        crew.lead(lambda: self._make_folder(told))
+            processes.on_rank_0(lambda: checkpoints.check_data(out, pairs.fingerprint()))
+            state = processes.broadcast(
+                processes.on_rank_0(lambda: checkpoints.newest_state(out, self.listener.on_notice))
+            )
+            processes.together(lambda: _load(self.run, state, out))
+        processes.together(lambda: require_room_for_steps(self.run, config, processes.compute))
+        facts = {**self.facts, "source": _name(self.request.source), "seed": config.seed}
+        processes.on_rank_0(lambda: self._make_folder(facts))
 
     def _make_folder(self, facts: Mapping[str, Any]) -> None:
         from dreamsr.training.log import TrainLog
@@ -168,26 +174,26 @@ class Session:
 
     def work(self, batches: Batches) -> None:
         """Take the steps that are left, validate and save now and then, and save at the end or at a stop."""
-        config, run, crew = self.config, self.run, self.crew
+        config, run, processes = self.config, self.run, self.processes
         first, last = (step * config.accumulate for step in (run.step, max(run.step, config.max_steps)))
-        pin = crew.compute.device.type == "cuda"
+        pin = processes.compute.device.type == "cuda"
         with (
             closing(self),
             StopRequest() as stop,
             Loader(batches, first=first, last=last, workers=self.request.workers, pin=pin) as loader,
         ):
-            stepper = Stepper(run, config, crew, loader)
+            stepper = Stepper(run, config, processes, loader)
             while run.step < config.max_steps:
                 stopped = self._step(stepper, stop)
                 if self._is_due(config.valid_every, at_end=True):
-                    crew.lead(self._validate)
+                    processes.on_rank_0(self._validate)
                 if stopped and run.step < config.max_steps:
-                    crew.lead(self._save)
-                    self._tell_stop(stop)
+                    processes.on_rank_0(self._save)
+                    self._end_by(stop)
                 if self._is_due(config.save_every, at_end=False):
-                    crew.lead(self._save)
-            crew.lead(self._save)
-        crew.lead(self._draw)
+                    processes.on_rank_0(self._save)
+            processes.on_rank_0(self._save)
+        processes.on_rank_0(self._draw)
 
     def _is_due(self, every: int, *, at_end: bool) -> bool:
         """Whether what is done every so many steps is due now; at the end it is due in any case, or never."""
@@ -195,33 +201,34 @@ class Session:
         return at_end if step == self.config.max_steps else step % every == 0
 
     def _step(self, stepper: Stepper, stop: StopRequest) -> bool:
-        """One optimizer step, told and counted; whether the run is to stop after it."""
+        """One optimizer step, reported and counted; whether the run is to stop after it."""
         began = time.perf_counter()
         try:
             result = stepper.advance(lambda: stop.asked)
         except Exception as error:
             raise self._explained(error) from error
         self.stopwatch.add(self.run.step, time.perf_counter() - began)
-        if self.crew.leads:
+        if self.processes.is_rank_0:
             self._report(result, time.perf_counter() - began, stop)
         self._keep_bad_steps(result)
-        return result.stop or (self.crew.world == 1 and stop.asked)
+        return result.stop or (self.processes.world_size == 1 and stop.asked)
 
     def _explained(self, error: Exception) -> Exception:
         """What a user can do about an error in a step, where that is known."""
         if is_out_of_memory(error):
+            device = self.processes.compute.device
             return DeviceError(
-                f"{self.crew.compute.device} ran out of memory in a step of --batch-size {self.config.batch_size}; "
+                f"{device} ran out of memory in a step of --batch-size {self.config.batch_size}; "
                 + way_out(self.config, self.config.batch_size // 2)
             )
-        if self.crew.world > 1 and isinstance(error, RuntimeError) and "peer" in str(error):
+        if self.processes.world_size > 1 and isinstance(error, RuntimeError) and "peer" in str(error):
             return TrainingError("another process of this run has ended; its own message says why")
         return error
 
     def _report(self, result: StepResult, seconds: float, stop: StopRequest) -> None:
         config, run, watch = self.config, self.run, self.stopwatch
-        speed = len(step_numbers(config, 0, self.crew.world)) / seconds
-        memory = peak_memory_mb(self.crew.compute.device)
+        speed = len(step_numbers(config, 0, self.processes.world_size)) / seconds
+        memory = peak_memory_mb(self.processes.compute.device)
         left = watch.seconds_left(run.step)
         rate, losses = result.learning_rate, (result.loss, result.base_loss)
         stage = (result.stage, result.parts)
@@ -229,8 +236,8 @@ class Session:
         if self.log is not None:
             self.log.step(progress)
         if watch.is_due and run.step < config.max_steps:
-            usual = len(step_numbers(config, 0, self.crew.world)) / watch.seconds_per_step
-            self.listener.on_notice(watch.told(run.step, usual, memory))
+            usual = len(step_numbers(config, 0, self.processes.world_size)) / watch.seconds_per_step
+            self.listener.on_notice(watch.forecast(run.step, usual, memory))
         if not stop.hung_up:  # which nobody could see any more
             try:
                 self.listener.on_progress(progress)
@@ -243,14 +250,14 @@ class Session:
             self._bad_steps.clear()
             return
         step = self.run.step - 1
-        numbers = step_numbers(self.config, step, self.crew.world)
+        numbers = step_numbers(self.config, step, self.processes.world_size)
         times = [draws(self.config, number, (0,))[1] for number in numbers]
         facts = {"step": step, "numbers": list(numbers), "t": times, **asdict(result)}
         self._bad_steps.append(facts)
         if self.run.bad_steps >= MAX_BAD_STEPS:
             dump = self.out / f"bad-step-{self.run.step}.pt"
-            self.crew.lead(lambda: checkpoints.write_state(dump, {"bad_steps": self._bad_steps}))
-            self.crew.fail(
+            self.processes.on_rank_0(lambda: checkpoints.write_state(dump, {"bad_steps": self._bad_steps}))
+            self.processes.fail(
                 TrainingError(
                     f"the loss was not finite in {MAX_BAD_STEPS} steps in a row (step {self.run.step}); lower "
                     f"--learning-rate or use --precision fp32; {dump} holds crops, times and losses of these steps"
@@ -262,7 +269,7 @@ class Session:
             return
         run, average = self.run, self.run.ema.module
         with evaluating(average):
-            denoiser = build_denoiser(self.config.model, average, compute=self.crew.compute)
+            denoiser = build_denoiser(self.config.model, average, compute=self.processes.compute)
             found = self.validator(denoiser, run.step)
         if run.best_score is None or found.score > run.best_score:
             run.best_score = found.score
@@ -275,9 +282,9 @@ class Session:
     def _save(self) -> None:
         checkpoints.save(self.out, self.run, self.config, self.facts)
 
-    def _tell_stop(self, stop: StopRequest) -> None:
+    def _end_by(self, stop: StopRequest) -> None:
         """End as the signal asks that any process has heard, the run being saved."""
-        number = next(heard for heard in self.crew.gather(stop.signal) if heard is not None)
+        number = next(one for one in self.processes.gather(stop.signal) if one is not None)
         self.listener.on_notice(f"stopped by {number.name} at step {self.run.step}; go on with --resume")
         raise exit_for(number)
 

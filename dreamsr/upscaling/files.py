@@ -17,7 +17,7 @@ from dreamsr.pictures.losses import not_written
 from dreamsr.pictures.picture import KEEPS_ALPHA, Picture
 from dreamsr.pictures.read import is_complete_picture, probe_picture, read_picture
 from dreamsr.pictures.write import encode_picture
-from dreamsr.processes import Ranks, joined
+from dreamsr.processes import Processes, joined
 from dreamsr.upscaling.compare import Slider, make_slider, write_page
 from dreamsr.upscaling.outputs import require_place
 from dreamsr.upscaling.plan import Job, Plan, Request, plan
@@ -69,13 +69,13 @@ class Watcher(Protocol):
 
 
 class _Keeper:
-    """The watcher of a process that does not lead: it keeps what the leader will tell."""
+    """The watcher of a process other than rank 0: it keeps what rank 0 will show."""
 
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
 
     def planned(self, jobs: Sequence[Job], notes: Sequence[str]) -> None:
-        """The leader shows the plan."""
+        """Rank 0 shows the plan."""
 
     def started(self, job: Job) -> None:
         """Nobody to show it to."""
@@ -101,7 +101,7 @@ class Options:
 
 
 Summary = Counter[Status]
-"""How many files ended how, over all processes; complete in the leading one only."""
+"""How many files ended how, over all processes; complete in rank 0 only."""
 
 
 def upscale_files(
@@ -118,38 +118,38 @@ def upscale_files(
     Failures of single files are reported, not raised. Raises UsageError and OutputError from planning, and
     WeightsError or DeviceError where nothing can be computed at all.
     """
-    with joined() as ranks:
-        planned = _shared_plan(request, options, ranks)
+    with joined() as processes:
+        planned = _shared_plan(request, options, processes)
         if planned is None:
             return Summary()
         keeper = _Keeper()
-        watcher = watcher if ranks.leads else keeper
-        jobs = planned.jobs[ranks.rank :: ranks.world]
+        watcher = watcher if processes.is_rank_0 else keeper
+        jobs = planned.jobs[processes.rank :: processes.world_size]
         watcher.planned(jobs, planned.notes)
         options = replace(options, compare=planned.page)
         worker = _Worker(request, settings, options, make_upscaler, watcher, write_stream)
         fatal: DreamsrError | None = None
         try:
-            if ranks.leads:
+            if processes.is_rank_0:
                 worker.tell_problems(planned.problems)
             for job in jobs:
                 worker.run(job)
         except DreamsrError as error:
             fatal = error  # told only after the others, who wait for this process, have been heard
-        parts: list[Part] = ranks.gather((keeper.outcomes, worker.sliders, fatal))
-        return _told(parts, worker, options)
+        parts: list[Part] = processes.gather((keeper.outcomes, worker.sliders, fatal))
+        return _combined(parts, worker, options)
 
 
-def _shared_plan(request: Request, options: Options, ranks: Ranks) -> Plan | None:
-    """The leader's plan in every process; None in those that have nothing to do because the leader raised."""
+def _shared_plan(request: Request, options: Options, processes: Processes) -> Plan | None:
+    """Rank 0's plan in every process; None in those that have nothing to do because rank 0 raised."""
     planned: Plan | None = None
     try:
-        if ranks.leads:
+        if processes.is_rank_0:
             planned = _placed(plan(request, page=options.compare), request)
             if not options.dry_run:
                 _prepare_folders(planned)
     finally:
-        planned = ranks.share(planned)
+        planned = processes.broadcast(planned)
     return planned
 
 
@@ -187,8 +187,8 @@ Part = tuple[list[Outcome], list[Slider], DreamsrError | None]
 """What one process brings home."""
 
 
-def _told(parts: list[Part], worker: _Worker, options: Options) -> Summary:
-    """In the leader: tell what the others did, raise what stopped any of them, and write the compare page."""
+def _combined(parts: list[Part], worker: _Worker, options: Options) -> Summary:
+    """In rank 0: show what the others did, raise what stopped any of them, and write the compare page."""
     for outcomes, _, _ in parts:
         for outcome in outcomes:
             worker.tell(outcome)
@@ -197,7 +197,7 @@ def _told(parts: list[Part], worker: _Worker, options: Options) -> Summary:
             raise fatal
     if options.compare is not None and parts and not options.dry_run:
         write_page(options.compare, [slider for _, some, _ in parts for slider in some])
-    return worker.summary if parts else Summary()  # the leader has counted this process's files
+    return worker.summary if parts else Summary()  # rank 0 has counted this process's files
 
 
 class _Worker:

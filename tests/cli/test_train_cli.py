@@ -46,7 +46,7 @@ def test_options_win_over_settings_and_settings_over_the_preset():
 
 
 def test_unknown_fields_name_the_preset_and_the_field():
-    with pytest.raises(ConfigError, match=r"--preset sr3-x4-tiny.*batch_sise"):
+    with pytest.raises(UsageError, match=r"--preset sr3-x4-tiny.*batch_sise.*batch_size"):
         resolved(settings=["batch_sise=3"])
     with pytest.raises(ConfigError, match="dropout"):
         resolved(settings=["model.sr3.dropout=1.5"])

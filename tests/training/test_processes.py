@@ -20,7 +20,7 @@ import torch
 
 from dreamsr.data.sources import DataSource
 from dreamsr.errors import DataError, DreamsrError, UsageError
-from dreamsr.training.launch import launched
+from dreamsr.processes import launched
 from dreamsr.training.loader import Batches
 from tests.training.tiny_runs import TINY, checkpoint, draw_pictures, largest_difference, one_thread, run, same
 
@@ -244,9 +244,9 @@ def test_what_accelerate_launch_was_told_counts_where_the_configuration_leaves_i
 ) -> None:
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
-    with launched("auto", "auto", accumulate=1) as crew:
-        assert (crew.compute.device.type, crew.compute.dtype) == ("cpu", torch.bfloat16)
-        assert (crew.rank, crew.world, crew.leads) == (0, 1, True)
-    with launched("cpu", "fp32", accumulate=3) as crew:
-        assert crew.compute.dtype == torch.float32
-        assert crew.accelerator.gradient_accumulation_steps == 3
+    with launched("auto", "auto", accumulate=1) as processes:
+        assert (processes.compute.device.type, processes.compute.dtype) == ("cpu", torch.bfloat16)
+        assert (processes.rank, processes.world_size, processes.is_rank_0) == (0, 1, True)
+    with launched("cpu", "fp32", accumulate=3) as processes:
+        assert processes.compute.dtype == torch.float32
+        assert processes.accelerator.gradient_accumulation_steps == 3

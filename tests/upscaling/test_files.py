@@ -16,7 +16,7 @@ from PIL import Image
 
 from dreamsr.errors import UsageError
 from dreamsr.pictures.read import probe_picture
-from dreamsr.processes import Ranks, joined
+from dreamsr.processes import Processes, joined
 from dreamsr.upscaling.files import Options, Outcome, Summary, upscale_files
 from dreamsr.upscaling.plan import Job, Request
 from dreamsr.upscaling.settings import Settings
@@ -237,8 +237,8 @@ def test_broken_launches_are_told(monkeypatch: pytest.MonkeyPatch, environment: 
 
 def test_alone_nothing_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "1")
-    with joined() as ranks:
-        assert ranks == Ranks(0, 1)
-        assert ranks.leads
-        assert ranks.share("x") == "x"
-        assert ranks.gather("x") == ["x"]
+    with joined() as processes:
+        assert processes == Processes(0, 1)
+        assert processes.is_rank_0
+        assert processes.broadcast("x") == "x"
+        assert processes.gather("x") == ["x"]

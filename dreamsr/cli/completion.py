@@ -1,0 +1,36 @@
+"""Values that the shell completes. Each asks the module that knows them, when it is asked."""
+
+from __future__ import annotations
+
+
+def policies() -> list[str]:
+    """Of `--if-exists`."""
+    from dreamsr.upscaling.plan import POLICIES
+
+    return list(POLICIES)
+
+
+def formats() -> list[str]:
+    """Of `--format`."""
+    from dreamsr.upscaling.naming import FORMAT_NAMES
+
+    return sorted(FORMAT_NAMES)
+
+
+def weights() -> list[tuple[str, str]]:
+    """Names of the registry, each with what it is; the shell itself knows the files."""
+    from dreamsr.weights.registry import registry
+
+    return [(name, entry.description) for name, entry in registry().items()]
+
+
+def presets() -> list[str]:
+    """Of `--preset`."""
+    from dreamsr.training.presets import preset_names
+
+    return list(preset_names())
+
+
+def devices() -> list[str]:
+    """Of `--device`. Not asked of torch, which takes a second to load."""
+    return ["auto", "cpu", "cuda", "cuda:0", "cuda:1", "mps"]
