@@ -116,8 +116,6 @@ def upscale_files(
 ) -> Summary:
     """Plan, then enlarge this process's share of the files. The weights are loaded when the first file needs them.
 
-    `on_planning` hears the number of all files for each that was looked at.
-
     Failures of single files are reported, not raised. Raises UsageError and OutputError from planning, and
     WeightsError or DeviceError where nothing can be computed at all.
     """

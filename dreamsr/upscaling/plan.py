@@ -26,6 +26,7 @@ from dreamsr.upscaling.outputs import IfExists, Output, Protected, is_device, pl
 from dreamsr.upscaling.sizes import Size, check_target
 
 OnPlanning = Callable[[int], None]
+"""Hears how many files there are, once for each that was looked at."""
 PAGE_ENDINGS = (".html", ".htm")
 POLICIES: tuple[IfExists, ...] = ("error", "skip", "overwrite", "rename")
 
