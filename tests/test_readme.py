@@ -1,7 +1,8 @@
-"""What README.md and the errors promise must hold."""
+"""What the READMEs (the root's, and one on the door of each room) and the errors promise must hold."""
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -9,21 +10,35 @@ import typer
 
 from dreamsr import errors
 from dreamsr.cli import app
+from dreamsr.config import from_mapping
+from dreamsr.data.settings import PhotoConfig
+from dreamsr.measure.metrics import METRICS
+from dreamsr.pictures.picture import FORMATS
+from dreamsr.training.presets import preset_names
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text()
+READMES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in [ROOT / "README.md", *sorted((ROOT / "dreamsr").rglob("README.md"))]
+}
+ROOMS = sorted(path.parent.name for path in (ROOT / "dreamsr").glob("*/__init__.py"))
+DOORS = {"upscale": "upscaling/", "finetune": "training/", "train": "training/", "doctor": ""}
+"""Where a command's options stand, if not in the room of its name."""
 COMMAND = typer.main.get_command(app)
 
 
-def code_lines():
-    parts = re.split(r"^```(\w*)$", README, flags=re.MULTILINE)  # text, "sh", code, "", text, ...
-    blocks = [code for language, code in zip(parts[1::4], parts[2::4], strict=True) if language == "sh"]
-    return [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
+def code_blocks(text, language):
+    parts = re.split(r"^```(\w*)$", text, flags=re.MULTILINE)  # text, "sh", code, "", text, ...
+    return [code for kind, code in zip(parts[1::4], parts[2::4], strict=True) if kind == language]
+
+
+def code_lines(text):
+    return [line.strip() for block in code_blocks(text, "sh") for line in block.splitlines() if line.strip()]
 
 
 def own_lines():
-    """The arguments of every command line of ours, cut at pipes, comments and `&&`."""
-    for line in code_lines():
+    """The arguments of every command line of ours in any README, cut at pipes, comments and `&&`."""
+    for line in (line for text in READMES.values() for line in code_lines(text)):
         for part in re.split(r"&&|\|", line):
             words = shlex.split(part, comments=True)
             if "dreamsr" in words[1:]:  # behind torchrun or accelerate
@@ -42,7 +57,7 @@ def leaf_commands(command, path=()):
 
 
 @pytest.mark.parametrize("arguments", list(own_lines()), ids=" ".join)
-def test_every_line_of_the_readme_parses(arguments):
+def test_every_line_of_the_readmes_parses(arguments):
     command, name = COMMAND, "dreamsr"
     while getattr(command, "commands", None) is not None:
         name, arguments = arguments[0], arguments[1:]
@@ -54,15 +69,68 @@ def test_every_line_of_the_readme_parses(arguments):
 @pytest.mark.parametrize(
     ("path", "command"), list(leaf_commands(COMMAND)), ids=lambda x: " ".join(x) if isinstance(x, tuple) else ""
 )
-def test_every_command_has_help_and_stands_in_the_readme(path, command):
+def test_every_command_has_help_and_stands_in_a_readme_with_its_options(path, command):
     assert command.help
     assert all(getattr(p, "help", None) for p in command.params if p.name != "help"), path
     shown = {tuple(arguments[: len(path)]) for arguments in own_lines()}
     assert path in shown
+    place = f"dreamsr/{DOORS.get(path[0], path[0] + '/')}README.md"
+    options = {tuple(p.opts) for p in command.params if p.param_type_name == "option" and p.name != "help"}
+    missing = [names for names in options if not any(names_option(READMES[place], name) for name in names)]
+    assert not missing, f"{place} does not say what these are for"
+
+
+def names_option(text, name):
+    return re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text)
+
+
+@pytest.mark.parametrize("room", sorted({*ROOMS} - {"cli"}))
+def test_every_room_has_a_readme_on_its_door_and_stands_in_the_house(room):
+    assert f"dreamsr/{room}/README.md" in READMES
+    assert f"({room}/README.md)" in READMES["dreamsr/README.md"]
+
+
+@pytest.mark.parametrize("place", READMES)
+def test_links_lead_somewhere(place):
+    for target in re.findall(r"\]\((?!https?://)([^)\s]+)\)", READMES[place]):
+        path, _, heading = target.partition("#")
+        found = ((ROOT / place).parent / path).resolve()
+        assert found.exists(), target
+        assert not heading or heading in headings(READMES[found.relative_to(ROOT).as_posix()]), target
+
+
+def headings(text):
+    """As links name them."""
+    titles = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles]
+
+
+@pytest.mark.parametrize("place", READMES)
+def test_examples_in_python_and_toml_are_sound(place):
+    for code in code_blocks(READMES[place], "python"):
+        compile(code, place, "exec")
+    for code in code_blocks(READMES[place], "toml"):
+        from_mapping(PhotoConfig, tomllib.loads(code), source=place)
+
+
+def test_every_preset_stands_in_the_readme_of_training():
+    systems = [name for name in preset_names() if not name.endswith("-tiny")]
+    assert all(f"`{name}`" in READMES["dreamsr/training/README.md"] for name in systems)
+
+
+def test_every_metric_stands_in_the_readme_of_measure():
+    rows = re.findall(r"^\| (.*?) \|", READMES["dreamsr/measure/README.md"], re.M)
+    named = [title for row in rows for title in row.removesuffix(", dB").split(", ")]
+    assert {metric.title for metric in METRICS.values()} <= set(named)
+
+
+def test_every_format_stands_in_the_readme_of_upscaling_with_its_endings():
+    text = READMES["dreamsr/upscaling/README.md"]
+    assert all(f"| {' '.join(endings)} |" in text for endings in FORMATS.values())
 
 
 def test_the_readme_has_its_two_commands():
-    assert sum(line.startswith("python3 -m venv") for line in code_lines()) == 2
+    assert sum(line.startswith("python3 -m venv") for line in code_lines(READMES["README.md"])) == 2
 
 
 def subclasses(kind):

@@ -138,5 +138,10 @@ def bars(*, quiet: bool = False) -> Iterator[Bars | None]:
         TaskProgressColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    progress = Progress(*columns, console=console, transient=True)
+    progress.start()
+    try:
         yield progress
+    finally:
+        with suppress(OSError, ValueError):  # the terminal has closed; how the work ended must not be lost for that
+            progress.stop()

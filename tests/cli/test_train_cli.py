@@ -1,6 +1,11 @@
 import json
 import math
+import os
 import re
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -291,3 +296,32 @@ def test_finetune_can_finish_only(data, tmp_path):
     lines = [json.loads(line) for line in (second / "log.jsonl").read_text().splitlines()]
     assert [line["stage"] for line in lines] == ["finish"] * 2
     assert set(lines[-1]["parts"]) == {"l1", "adversarial", "discriminator"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
+def test_a_terminal_that_closes_saves_the_run_and_ends_with_129(data, tmp_path):
+    import fcntl
+    import pty
+    import select
+    import termios
+
+    out = tmp_path / "run"
+    length = ["--max-steps", "100000", "--save-every", "100000"]
+    arguments = ["train", "--data", str(data), "--preset", "refiner-x4-tiny", *TINY, *length, "--out", str(out)]
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dreamsr", *arguments],
+        **dict.fromkeys(("stdin", "stdout", "stderr"), theirs),
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "TERM": "xterm"},
+    )
+    os.close(theirs)
+    log, deadline = out / "log.jsonl", time.monotonic() + 120
+    while not (log.exists() and log.read_text().count("\n") > 3) and time.monotonic() < deadline:
+        if select.select([ours], [], [], 0.1)[0]:
+            os.read(ours, 65536)
+    os.close(ours)
+    assert process.wait(timeout=60) == 129
+    assert [path.name for path in (out / "checkpoints").iterdir()] == [f"step-{log.read_text().count(chr(10)):06d}.pt"]

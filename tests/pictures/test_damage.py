@@ -1,7 +1,9 @@
 """Damaged pictures are refused as damaged, mendable ones mended, unread kinds named; nothing is printed."""
 
 import io
+import os
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -175,10 +177,17 @@ def test_what_libtiff_says_of_damage_is_in_the_message(capfd: pytest.CaptureFixt
     assert capfd.readouterr().err == ""
 
 
-def test_what_others_print_meanwhile_comes_out(capfd: pytest.CaptureFixture[str]) -> None:
-    import os
+def test_threads_hear_of_their_own_files_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    whole = encoded("JPEG")
+    files = [whole, zeroed(whole)] * 8
+    with ThreadPoolExecutor(6) as pool:
+        notes = list(pool.map(lambda data: read_picture(data, accept_damaged=True).notes, files))
+    assert [bool(one) for one in notes] == [False, True] * 8
+    assert capfd.readouterr().err == ""
 
+
+def test_what_others_print_meanwhile_comes_out(capfd: pytest.CaptureFixture[str]) -> None:
     with caught() as lines:
-        os.write(2, b"ZIPDecode: Decoding error.\n\x1b[2K 40 % done\nTIFFFillStrip: Read error.\n")
-    assert lines == ["ZIPDecode: Decoding error", "TIFFFillStrip: Read error"]
+        os.write(2, b"ZIPDecode: Decoding error.\n\x1b[2K 40 % done\n: WEBP compression support is not configured.\n")
+    assert lines == ["ZIPDecode: Decoding error", ": WEBP compression support is not configured"]
     assert capfd.readouterr().err == "\x1b[2K 40 % done\n"

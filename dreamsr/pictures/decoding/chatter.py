@@ -15,7 +15,7 @@ STDERR = 2
 LIBRARY_LINE = re.compile(
     rb"Corrupt JPEG data: |Premature end of JPEG file|Inconsistent progression sequence"
     rb"|(?:\w*(?:TIFF|LogL|LogLuv|Fax|LZW|ZIP|ZSTD|LZMA|WebP|JPEG|JBIG|LERC|PixarLog|Predict|PackBits|Decode|Next)\w*"
-    rb"|tempfile\.tif): "
+    rb"|tempfile\.tif|): "
 )
 
 _lock = threading.Lock()

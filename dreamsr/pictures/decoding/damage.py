@@ -4,6 +4,7 @@ What can be found, and what not: JPEG, wherever libjpeg warns (data missing, cod
 PADDING_BYTES left over); a changed byte that still makes sense to it goes unseen, as does everything where OpenCV's
 libjpeg does not print or standard error is closed. WebP, where the decoder is done before the data is, or has too
 little of it; damage after which it needs just as much goes unseen. PNG, by the checksums. TIFF, where libtiff prints.
+AVIF and HEIC: only what their decoders refuse.
 """
 
 import functools
