@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 
 def policies() -> list[str]:
     """Of `--if-exists`."""
     from dreamsr.upscaling.plan import POLICIES
 
     return list(POLICIES)
+
+
+def progress_kinds() -> list[str]:
+    """Of `--progress`."""
+    from dreamsr.cli.upscale_view import Kind
+
+    return list(get_args(Kind))
 
 
 def formats() -> list[str]:

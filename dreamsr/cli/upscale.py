@@ -179,6 +179,16 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.", rich_help_panel=REPORT)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object per file on stdout.", rich_help_panel=REPORT)]
+ProgressKind = Annotated[
+    str,
+    typer.Option(
+        "--progress",
+        metavar="KIND",
+        autocompletion=completion.progress_kinds,
+        help="bar (without a terminal: lines), lines (every 30 s), json (events on stdout) or none.",
+        rich_help_panel=REPORT,
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing but errors on stderr.", rich_help_panel=REPORT)]
 Consistency = Annotated[
     bool,
@@ -224,6 +234,7 @@ def upscale(
     threads: Threads = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
+    progress: ProgressKind = "bar",
     quiet: Quiet = False,
     consistency: Consistency = False,
     compare: Compare = None,
@@ -233,7 +244,7 @@ def upscale(
     One picture or ten thousand: `dreamsr upscale photos/ -r -o large/ -s 2`. Files that cannot be enlarged are
     reported and passed over; the exit code is then 1.
     """
-    from dreamsr.cli.upscale_view import Report
+    from dreamsr.cli.upscale_view import Report, checked_kind
     from dreamsr.pictures.read import DEFAULT_MAX_PIXELS
     from dreamsr.upscaling.files import Options, upscale_files
     from dreamsr.upscaling.plan import Request
@@ -247,19 +258,25 @@ def upscale(
     number_format = checked_precision(precision)
     if quality is not None and not 1 <= quality <= 100:
         raise UsageError(f"--quality is {quality}, but it must be 1 to 100")
-    _check_streams(request, as_json=as_json)
+    kind = checked_kind(progress)
+    _check_streams(request, as_json=as_json or kind == "json")
     use_threads(threads)
     options = Options(quality, strip, dry_run, consistency, compare, accept_damaged)
-    with console.bars(quiet=quiet) as bars:
-        report = Report(bars, as_json=as_json, quiet=quiet)
-        summary = upscale_files(
-            request,
-            settings,
-            options,
-            make_upscaler=lambda: _upscaler(weights, device, number_format, report),
-            watcher=report,
-            write_stream=_write_standard_output,
-        )
+    with console.bars(quiet=quiet or kind != "bar") as bars:
+        report = Report(bars, as_json=as_json, quiet=quiet, progress=kind)
+        try:
+            summary = upscale_files(
+                request,
+                settings,
+                options,
+                make_upscaler=lambda: _upscaler(weights, device, number_format, report),
+                watcher=report,
+                write_stream=_write_standard_output,
+                on_planning=report.planning,
+            )
+        except KeyboardInterrupt:
+            report.interrupted()
+            raise
     report.summarize(summary)
     if summary["failed"]:
         raise typer.Exit(1)

@@ -6,9 +6,11 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from dreamsr.cli import console
+from dreamsr.cli.train_view import duration
+from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -18,14 +20,31 @@ if TYPE_CHECKING:
     from dreamsr.upscaling.plan import Job
 
 NAME_CHARS = 40
+SILENT_SECONDS = 1.0
+"""How long planning may take without a word."""
+
+Kind = Literal["bar", "lines", "json", "none"]
+EVERY_SECONDS: dict[Kind, float] = {"lines": 30.0, "json": 0.5}
+"""How long progress without bars may be silent."""
+
+
+def checked_kind(name: str) -> Kind:
+    """`name`, where it is a kind of progress. Raises UsageError."""
+    for kind in get_args(Kind):
+        if name == kind:
+            return cast("Kind", kind)
+    raise UsageError(f"--progress is {name!r}, but it must be {', '.join(get_args(Kind))}")
 
 
 class Report:
     """Hears what a batch does (it is the batch's watcher) and shows it. Errors are shown even when quiet."""
 
-    def __init__(self, bars: Bars | None, *, as_json: bool, quiet: bool) -> None:
+    def __init__(self, bars: Bars | None, *, as_json: bool, quiet: bool, progress: Kind = "bar") -> None:
         self.bars, self.as_json, self.quiet = bars, as_json, quiet
-        self.began = time.monotonic()
+        self.progress: Kind = "lines" if progress == "bar" and bars is None else progress
+        self.began = self.told = time.monotonic()
+        self.worked_since: float | None = None
+        self.total_px = self.done_count = 0
         self.jobs = 0
         self.finished_count = 0
         self.finished_px = 0
@@ -33,17 +52,26 @@ class Report:
         self.current: TaskID | None = None
         self.download: TaskID | None = None
 
+    def planning(self, files: int) -> None:
+        """One of so many files has been looked at."""
+        if self.told == self.began and time.monotonic() - self.began > SILENT_SECONDS:
+            self.told = time.monotonic()
+            self.noticed(f"looking at {files} files")
+
     def planned(self, jobs: Sequence[Job], notes: Sequence[str]) -> None:
         """The jobs of this process, before the first."""
         self.jobs = len(jobs)
+        self.total_px = sum(job.width * job.height for job in jobs)
         for text in notes:
             self.noticed(text)
         if self.bars is not None and len(jobs) > 1:
             # Time goes with pixels: counting files would promise nonsense where sizes differ.
-            self.overall = self.bars.add_task("", total=sum(job.width * job.height for job in jobs))
+            self.overall = self.bars.add_task("", total=self.total_px)
 
     def started(self, job: Job) -> None:
         """Work on one file begins."""
+        if self.worked_since is None:
+            self.worked_since = self.told = time.monotonic()
         if self.bars is None:
             return
         self.current = self.bars.add_task(_short(job.source.label), total=1.0)
@@ -51,6 +79,7 @@ class Report:
 
     def progressed(self, job: Job, fraction: float) -> None:
         """Work on one file goes on, 0 to 1."""
+        self._tell_progress(job, fraction)
         if self.bars is None or self.current is None:
             return
         self.bars.update(self.current, completed=fraction)
@@ -62,6 +91,7 @@ class Report:
             self.bars.remove_task(self.current)
             self.current = None
         self.finished_count += 1
+        self.done_count += outcome.status in ("done", "skipped")
         self.finished_px += outcome.width * outcome.height
         self._show_overall(0)
         if self.as_json:
@@ -82,6 +112,11 @@ class Report:
         told = ", ".join(f"{summary[status]} {status}" for status in order if summary[status])
         console.note(f"{told} in {time.monotonic() - self.began:.1f} s")
 
+    def interrupted(self) -> None:
+        """The user ended it: what is there stays, and how to go on."""
+        if self.jobs > 1:
+            self.noticed(f"{self.done_count} of {self.jobs} done; go on with --if-exists skip")
+
     def noticed(self, text: str) -> None:
         """Something worth knowing."""
         if not self.quiet:
@@ -97,6 +132,29 @@ class Report:
         if done >= total:
             self.bars.remove_task(self.download)
             self.download = None
+
+    def _tell_progress(self, job: Job, fraction: float) -> None:
+        """A line or an event, where the last is long enough ago."""
+        every, now = EVERY_SECONDS.get(self.progress), time.monotonic()
+        if every is None or now - self.told < every or (self.quiet and self.progress == "lines"):
+            return
+        self.told = now
+        left = self._seconds_left(job.width * job.height * fraction, now)
+        if self.progress == "json":
+            event = {"event": "progress", "input": str(job.source.path), "fraction": round(fraction, 4)}
+            files = {"finished": self.finished_count, "files": self.jobs}
+            console.say_json(event | files | ({} if left is None else {"seconds_left": round(left, 1)}))
+            return
+        which = f" ({self.finished_count + 1} of {self.jobs})" if self.jobs > 1 else ""
+        soon = "" if left is None else f", about {duration(left)} left"
+        console.note(f"{job.source.label}{which}: {fraction:.0%}{soon}")
+
+    def _seconds_left(self, px_of_current: float, now: float) -> float | None:
+        """Until all is done, at the speed so far; None as long as nothing is known. Time goes with pixels."""
+        done = self.finished_px + px_of_current
+        if not done or self.worked_since is None:
+            return None
+        return max(0.0, (now - self.worked_since) * (self.total_px - done) / done)
 
     def _show_overall(self, px_of_current: float) -> None:
         if self.bars is not None and self.overall is not None:

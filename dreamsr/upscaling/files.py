@@ -20,7 +20,7 @@ from dreamsr.pictures.write import encode_picture
 from dreamsr.processes import Processes, joined
 from dreamsr.upscaling.compare import Slider, make_slider, write_page
 from dreamsr.upscaling.outputs import require_place
-from dreamsr.upscaling.plan import Job, Plan, Request, plan
+from dreamsr.upscaling.plan import Job, OnPlanning, Plan, Request, plan
 from dreamsr.upscaling.settings import OnProgress, Progress, Settings
 
 Status = Literal["planned", "done", "skipped", "failed"]
@@ -112,6 +112,7 @@ def upscale_files(
     make_upscaler: Callable[[], Enlarger],
     watcher: Watcher,
     write_stream: Callable[[bytes], None],
+    on_planning: OnPlanning | None = None,
 ) -> Summary:
     """Plan, then enlarge this process's share of the files. The weights are loaded when the first file needs them.
 
@@ -119,7 +120,7 @@ def upscale_files(
     WeightsError or DeviceError where nothing can be computed at all.
     """
     with joined() as processes:
-        planned = _shared_plan(request, options, processes)
+        planned = _shared_plan(request, options, processes, on_planning)
         if planned is None:
             return Summary()
         keeper = _Keeper()
@@ -140,12 +141,14 @@ def upscale_files(
         return _combined(parts, worker, options)
 
 
-def _shared_plan(request: Request, options: Options, processes: Processes) -> Plan | None:
+def _shared_plan(
+    request: Request, options: Options, processes: Processes, on_planning: OnPlanning | None
+) -> Plan | None:
     """Rank 0's plan in every process; None in those that have nothing to do because rank 0 raised."""
     planned: Plan | None = None
     try:
         if processes.is_rank_0:
-            planned = _placed(plan(request, page=options.compare), request)
+            planned = _placed(plan(request, page=options.compare, on_planning=on_planning), request)
             if not options.dry_run:
                 _prepare_folders(planned)
     finally:

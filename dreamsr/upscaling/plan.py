@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from dreamsr.upscaling.naming import (
 from dreamsr.upscaling.outputs import IfExists, Output, Protected, is_device, plan_outputs
 from dreamsr.upscaling.sizes import Size, check_target
 
+OnPlanning = Callable[[int], None]
+"""Hears how many files there are, once for each that was looked at."""
 PAGE_ENDINGS = (".html", ".htm")
 POLICIES: tuple[IfExists, ...] = ("error", "skip", "overwrite", "rename")
 
@@ -77,7 +79,7 @@ class Plan:
     page: Path | None = None
 
 
-def plan(request: Request, *, page: Path | None = None) -> Plan:
+def plan(request: Request, *, page: Path | None = None, on_planning: OnPlanning | None = None) -> Plan:
     """Probe every input and settle every output name, that of a compare `page` too.
 
     Raises UsageError for an impossible request; OutputError where an output would replace an input, or exists
@@ -93,6 +95,8 @@ def plan(request: Request, *, page: Path | None = None) -> Plan:
     notes += _left_out(left)
     namings: list[tuple[Naming, PictureInfo]] = []
     for source in sources:
+        if on_planning is not None:
+            on_planning(len(sources))
         try:
             info = _probe(source, request)
             height, width = request.size.of(info.height, info.width)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -20,7 +21,10 @@ import pytest
 from PIL import Image
 
 from dreamsr import cli
+from dreamsr.cli import upscale_view
+from dreamsr.pictures.folders import Source
 from dreamsr.pictures.read import read_picture
+from dreamsr.upscaling.plan import Job
 
 Run = Callable[..., int]
 
@@ -530,3 +534,86 @@ def test_threads_are_as_many_as_asked_for(upscale: Run, monkeypatch: pytest.Monk
     assert upscale("a.png", "--threads", "3") == 0
     assert upscale("a.png", "-o", "b.png") == 0
     assert asked == [3]
+
+
+# --- progress ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upscale_view, "EVERY_SECONDS", {"lines": 0.0, "json": 0.0})
+
+
+@pytest.mark.usefixtures("impatient")
+def test_without_a_terminal_lines_tell_how_far_it_is(upscale: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    draw("a.png")
+    draw("b.png")
+    assert upscale("a.png", "b.png", "--steps", "2") == 0
+    told = capsys.readouterr().err
+    assert re.search(r"^a\.png \(1 of 2\): \d+%, about \d+ s left$", told, re.M)
+    assert re.search(r"^b\.png \(2 of 2\): 100%, about 0 s left$", told, re.M)
+    for silent in (["--quiet"], ["--progress", "none"]):
+        assert upscale("a.png", "--steps", "2", "--if-exists", "overwrite", *silent) == 0
+        assert "%" not in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("impatient")
+def test_progress_for_programs_is_one_event_a_line(upscale: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    draw("a.png")
+    assert upscale("a.png", "--steps", "2", "--json", "--progress", "json") == 0
+    *events, result = lines(capsys.readouterr().out)
+    assert result["status"] == "done"
+    assert [event["event"] for event in events] == ["progress"] * len(events)
+    assert events[-1]["fraction"] == 1
+    assert events[-1] | {"seconds_left": 0.0} == events[-1]
+    assert events[0]["files"] == 1
+
+
+def test_lines_come_every_thirty_seconds(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    monkeypatch.setattr(upscale_view.time, "monotonic", lambda: now[0])
+    report = upscale_view.Report(None, as_json=False, quiet=False)
+    job = Job(Source(Path("a.png")), Path("b.png"), "PNG", 10, 10, 40, 40)
+    report.planned([job], [])
+    report.started(job)
+    for second in range(1, 91):
+        now[0] = float(second)
+        report.progressed(job, second / 300)
+    told = capsys.readouterr().err.splitlines()
+    assert told == [f"a.png: {share}%, about 4 min left" for share in (10, 20, 30)]
+
+
+def test_a_word_comes_where_planning_takes_more_than_a_second(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(upscale_view.time, "monotonic", lambda: now[0])
+    report = upscale_view.Report(None, as_json=False, quiet=False)
+    report.planning(20_000)
+    assert capsys.readouterr().err == ""
+    for now[0] in (1.1, 2.2):
+        report.planning(20_000)
+    assert capsys.readouterr().err == "looking at 20000 files\n"
+
+
+def test_an_interrupted_batch_says_how_to_go_on(
+    upscale: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        draw(name)
+
+    def interrupt(_: Any, job: Job) -> None:
+        if job.source.label == "b.png":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(upscale_view.Report, "started", interrupt)
+    assert upscale("a.png", "b.png", "c.png") == 130
+    assert "1 of 3 done; go on with --if-exists skip\n" in capsys.readouterr().err
+    assert not Path("b_x4.png").exists()
+
+
+@pytest.mark.parametrize("kind", ["json", "dots"])
+def test_progress_that_cannot_be(upscale: Run, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    draw("a.png")
+    assert upscale("a.png", "-o", "-", "--progress", kind) == 2
+    assert capsys.readouterr().out == ""
