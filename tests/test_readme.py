@@ -1,5 +1,6 @@
 """What the READMEs (the root's, and one on the door of each room) and the errors promise must hold."""
 
+import dataclasses
 import re
 import shlex
 import tomllib
@@ -9,12 +10,17 @@ import pytest
 import typer
 
 from dreamsr import errors
+from dreamsr.bench.protocol import PROTOCOLS
 from dreamsr.cli import app
 from dreamsr.config import from_mapping
+from dreamsr.data.recipes import DEGRADATIONS, degradation_names
 from dreamsr.data.settings import PhotoConfig
 from dreamsr.measure.metrics import METRICS
 from dreamsr.pictures.picture import FORMATS
 from dreamsr.training.presets import preset_names
+from dreamsr.training.resuming import MAY_CHANGE
+from dreamsr.upscaling.plan import POLICIES
+from dreamsr.weights.registry import WeightsEntry
 
 ROOT = Path(__file__).resolve().parent.parent
 READMES = {
@@ -113,9 +119,30 @@ def test_examples_in_python_and_toml_are_sound(place):
         from_mapping(PhotoConfig, tomllib.loads(code), source=place)
 
 
-def test_every_preset_stands_in_the_readme_of_training():
-    systems = [name for name in preset_names() if not name.endswith("-tiny")]
-    assert all(f"`{name}`" in READMES["dreamsr/training/README.md"] for name in systems)
+@pytest.mark.parametrize(
+    ("room", "names"),
+    [
+        ("training", [name for name in preset_names() if not name.endswith("-tiny")]),
+        ("training", MAY_CHANGE),
+        ("data", (*DEGRADATIONS, *degradation_names())),
+        ("bench", PROTOCOLS),
+        (
+            "weights",
+            [field.name for field in dataclasses.fields(WeightsEntry) if field.name not in ("name", "metrics")],
+        ),
+        ("upscaling", POLICIES),
+    ],
+)
+def test_what_can_be_chosen_stands_in_the_readme_of_its_room(room, names):
+    text = READMES[f"dreamsr/{room}/README.md"]
+    assert [name for name in names if f"`{name}`" not in text] == []
+
+
+def test_the_house_tells_the_import_contract_as_it_is_held():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    told = " ".join(READMES["dreamsr/README.md"].split())
+    assert f"`{' > '.join(layers).replace('dreamsr.', '')}`" in told
 
 
 def test_every_metric_stands_in_the_readme_of_measure():
