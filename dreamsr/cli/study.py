@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from dreamsr.cli import console
+from dreamsr.cli import completion, console
 from dreamsr.errors import UsageError
 
 
@@ -18,7 +18,9 @@ def study(
     data: Annotated[str, typer.Option(help="Folder of photos to train on.", show_default=False)],
     val: Annotated[Path, typer.Option(help="Folder of other photos to measure on.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder of the study; a started one goes on.")] = Path("runs/study"),
-    preset: Annotated[str, typer.Option(help="What to train: a preset or a .toml file.")] = "sr3-x4-tiny",
+    preset: Annotated[
+        str, typer.Option(help="What to train: a preset or a .toml file.", autocompletion=completion.presets)
+    ] = "sr3-x4-tiny",
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="FIELD=VALUE: any field of the configuration.")
     ] = None,
@@ -28,7 +30,9 @@ def study(
     steps: Annotated[str, typer.Option(help="Sampling steps, with commas; all for T.")] = "5,20,100,all",
     stochasticity: Annotated[str, typer.Option(help="1 ancestral, as in the paper; 0 deterministic.")] = "1,0",
     crops: Annotated[int, typer.Option(help="Held-out crops that are measured.")] = 32,
-    device: Annotated[str, typer.Option(help="auto, cuda, cuda:1, mps or cpu.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto, cuda, cuda:1, mps or cpu.", autocompletion=completion.devices)
+    ] = "auto",
 ) -> None:
     """Train one net plainly and with DREAM's p = 0, 1, 2, 3, and compare them at equal steps and at equal time.
 

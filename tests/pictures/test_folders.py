@@ -124,3 +124,10 @@ def test_folders_with_brackets_in_their_names_hold_globs(folder: Path) -> None:
     assert names("x[1]/[y]/*.png") == ["x[1]/[y]/1.png"]
     assert names("x[12]/*/*.png") == ["x1/[y]/2.png"]
     assert names(str(folder / "x[1]" / "**" / "?.png")) == [(folder / "x[1]/[y]/1.png").as_posix()]
+
+
+def test_a_folder_that_cannot_be_read_is_not_called_empty(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "shut").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, _: path != "shut")
+    _, (problem,) = find_sources(["shut"], recursive=True)
+    assert "cannot be read" in problem.reason
