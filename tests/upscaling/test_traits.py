@@ -110,9 +110,7 @@ def test_denoise_goes_from_the_partner_to_the_weights(partners: dict[str, Path])
 @pytest.mark.parametrize(
     ("weights", "denoise"), [("clean", 0.5), ("photo", 1.5), ("photo", -0.1), ("photo", float("nan"))]
 )
-def test_denoise_without_a_partner_or_out_of_range_is_refused(
-    weights: str, denoise: float
-) -> None:
+def test_denoise_without_a_partner_or_out_of_range_is_refused(weights: str, denoise: float) -> None:
     with pytest.raises(UsageError, match=r"^--denoise .*(photo|0\.\.1)"):
         Upscaler(weights, "cpu", denoise=denoise)
 
