@@ -97,6 +97,14 @@ Steps = Annotated[
 Fidelity = Annotated[
     float, typer.Option(metavar="0..1", help="0 for most texture, 1 for most faithful.", rich_help_panel=LOOK)
 ]
+Denoise = Annotated[
+    float,
+    typer.Option(
+        metavar="0..1",
+        help="1 repairs noise and compression as the weights learnt to, 0 leaves them as they are.",
+        rich_help_panel=LOOK,
+    ),
+]
 Seed = Annotated[int, typer.Option(metavar="N", help="Same seed, same picture.", rich_help_panel=LOOK)]
 Match = Annotated[
     bool,
@@ -219,6 +227,7 @@ def upscale(
     weights: Weights = "clean-x4",
     steps: Steps = None,
     fidelity: Fidelity = 0.0,
+    denoise: Denoise = 1.0,
     seed: Seed = 0,
     match: Match = True,
     format: Format = None,
@@ -251,6 +260,8 @@ def upscale(
     from dreamsr.upscaling.settings import Settings
 
     size = _size(scale, width, height, max_side)
+    if not 0 <= denoise <= 1:
+        raise UsageError(f"--denoise is {denoise:g}, but it must be in 0..1")
     settings = Settings(steps=steps, seed=seed, fidelity=fidelity, tile_px=_tile(tile), match=match)
     policy, limit = cast("IfExists", if_exists), DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
     data = _standard_input(inputs)
@@ -269,7 +280,7 @@ def upscale(
                 request,
                 settings,
                 options,
-                make_upscaler=lambda: _upscaler(weights, device, number_format, report),
+                make_upscaler=lambda: _upscaler(weights, device, number_format, denoise, report),
                 watcher=report,
                 write_stream=_write_standard_output,
                 on_planning=report.planning,
@@ -322,7 +333,9 @@ def _check_streams(request: Request, *, as_json: bool) -> None:
         raise UsageError("a picture would go to the terminal; give -o FILE, or send standard output elsewhere")
 
 
-def _upscaler(weights: str, device: str, precision: Literal["auto", "bf16", "fp32"], report: Report) -> Upscaler:
+def _upscaler(
+    weights: str, device: str, precision: Literal["auto", "bf16", "fp32"], denoise: float, report: Report
+) -> Upscaler:
     from dreamsr.processes import local_device
     from dreamsr.upscaling.upscaler import Upscaler
 
@@ -330,6 +343,7 @@ def _upscaler(weights: str, device: str, precision: Literal["auto", "bf16", "fp3
         weights,
         local_device(device),
         precision=precision,
+        denoise=denoise,
         on_notice=report.noticed,
         on_download=report.downloaded,
     )

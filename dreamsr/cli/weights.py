@@ -90,6 +90,7 @@ def info(name: AnyName, json: Json = False) -> None:
     if json:
         console.say_json(_as_json(holding))
         return
+    console.say(f"# {holding.entry.description}\n")
     console.say(table(holding.entry).rstrip())
     console.say(f"\n# state: {holding.state}" + (f", {holding.path}" if holding.path else ""))
 

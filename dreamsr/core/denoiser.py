@@ -23,6 +23,23 @@ Prediction = Literal["eps", "x0", "v"]
 """What a net predicts: the noise, the clean image, or v, a mixture of both (Salimans and Ho 2022)."""
 
 
+Holds = Literal["everything", "colour"]
+"""What of a small image its enlargement must keep: all its low frequencies, or its colours over many pixels alone."""
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What training made of a net, beyond its architecture.
+
+    holds: "everything" where small images were clean in training; "colour" where the net learnt to repair them, whose
+        damage would else be put back. finished: whether the net was finished on its own rollouts, so that already
+        the first step adds texture and only the base is faithful.
+    """
+
+    holds: Holds = "everything"
+    finished: bool = False
+
+
 @dataclass(frozen=True)
 class Condition:
     """What a net knows of one batch of images before the first step.
@@ -48,13 +65,21 @@ class Denoiser:
     """
 
     def __init__(
-        self, net: nn.Module, process: Process, prediction: Prediction, *, scale: int, compute: Compute = REFERENCE
+        self,
+        net: nn.Module,
+        process: Process,
+        prediction: Prediction,
+        *,
+        scale: int,
+        compute: Compute = REFERENCE,
+        traits: Traits | None = None,
     ) -> None:
         self.net = net
         self.process = process
         self.prediction = prediction
         self.scale = scale
         self.compute = compute
+        self.traits = traits if traits is not None else Traits()
 
     def condition(self, low: Tensor, scale: Fraction | None = None) -> Condition:
         """low [B,3,h,w] in [-1,1] -> what every step shares; `scale` is for continuous nets, None for the net's own."""

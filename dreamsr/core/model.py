@@ -10,7 +10,7 @@ from torch import nn
 from dreamsr.config import chosen, require
 from dreamsr.core.backbones import config_classes, find_architecture
 from dreamsr.core.backbones.architecture import Architecture
-from dreamsr.core.denoiser import REFERENCE, Denoiser, Prediction
+from dreamsr.core.denoiser import REFERENCE, Denoiser, Prediction, Traits
 from dreamsr.core.device import Compute
 from dreamsr.core.process import ProcessConfig, build_process
 
@@ -53,6 +53,9 @@ def build_net(config: ModelConfig) -> nn.Module:
     return config.architecture.build(config.sizes, config)
 
 
-def build_denoiser(config: ModelConfig, net: nn.Module, *, compute: Compute = REFERENCE) -> Denoiser:
+def build_denoiser(
+    config: ModelConfig, net: nn.Module, *, compute: Compute = REFERENCE, traits: Traits | None = None
+) -> Denoiser:
     """`net` with the process and the prediction that the configuration names."""
-    return Denoiser(net, build_process(config.process), config.prediction, scale=config.scale, compute=compute)
+    process = build_process(config.process)
+    return Denoiser(net, process, config.prediction, scale=config.scale, compute=compute, traits=traits)

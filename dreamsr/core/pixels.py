@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -39,3 +40,32 @@ def match_low_frequencies(image: Tensor, low: Tensor, *, scale: Fraction | int, 
     for _ in range(rounds):
         image = image + resize.enlarge(low - resize.shrink(image, scale), scale)
     return image
+
+
+COLOUR_PX = 16
+"""Over how many px of the small image colours are held where the rest is to be repaired."""
+
+
+def match_colour(image: Tensor, low: Tensor, *, scale: Fraction | int) -> Tensor:
+    """Move `image` [B,3,H,W] until its colours over some `COLOUR_PX` small pixels are those of `low` [B,3,h,w].
+
+    Noise, blocks and rings of the small image lie far above these frequencies and are not put back. The mean over the
+    whole image is kept exactly. H = scale*h, W = scale*w.
+    """
+    drift = low - resize.shrink(image, scale)  # [B,3,h,w]
+    rows, columns = (_tent_matrix(size).to(drift) for size in drift.shape[-2:])
+    with torch.autocast(image.device.type, enabled=False):
+        return image + resize.enlarge(rows @ drift @ columns, scale)
+
+
+@lru_cache(maxsize=16)
+def _tent_matrix(size: int) -> Tensor:
+    """[size,size] float64: a tent of half-width `COLOUR_PX` over a line that is mirrored at its ends.
+
+    Symmetric, and rows sum to 1, so columns do, so a line's mean is kept.
+    """
+    offset = torch.arange(1 - COLOUR_PX, COLOUR_PX)
+    weight = (1 - offset.abs().double() / COLOUR_PX) / COLOUR_PX
+    place = (torch.arange(size)[:, None] + offset) % (2 * size)  # [size,2*COLOUR_PX-1]
+    column = torch.where(place < size, place, 2 * size - 1 - place)
+    return torch.zeros(size, size, dtype=torch.float64).scatter_add_(1, column, weight.expand(size, -1))

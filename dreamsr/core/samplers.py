@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dreamsr.core.denoiser import Condition, Denoiser
-from dreamsr.core.pixels import match_low_frequencies
+from dreamsr.core.pixels import match_colour, match_low_frequencies
 
 NoiseSource = Callable[[int], Tensor]
 """step number -> N(0,1) noise [B,3,H,W]; number 0 is the start, number i the noise added after step i."""
@@ -88,24 +88,28 @@ def restore(
 ) -> Tensor:
     """low [B,3,h,w] in [-1,1] -> x0 [B,3,H,W]: what is known once per image, then the walk back.
 
-    `scale` is for continuous nets, None for the net's own. `fidelity` moves the result to the first step's estimate,
-    which is the most faithful: 1 is that alone. `match` holds its low frequencies to those of `low`. `on_step` hears 0
-    and y, then what that of `sample` does.
+    `scale` is for continuous nets, None for the net's own. `fidelity` moves the result to what is most faithful, 1 is
+    that alone: the first step's estimate, or y where the net was finished and adds texture in every step. `match` holds
+    what the net's traits say to `low`. `on_step` hears 0 and y, then what that of `sample` does.
     """
     condition = denoiser.condition(low, scale)
-    first: list[Tensor] = []
+    faithful = condition.y
 
     def hear(number: int, estimate: Tensor) -> None:
-        if number == 1 and fidelity > 0:
-            first.append(estimate)
+        nonlocal faithful
+        if number == 1 and not denoiser.traits.finished:
+            faithful = estimate
         if on_step is not None:
             on_step(number, estimate)
 
     hear(0, condition.y)
     image = sample(denoiser, condition, steps=steps, noise=noise, stochasticity=stochasticity, on_step=hear)
-    if first:
-        image = torch.lerp(image, first[0], fidelity)
-    return match_low_frequencies(image, low, scale=scale or denoiser.scale) if match else image
+    if fidelity > 0:
+        image = torch.lerp(image, faithful, fidelity)
+    if not match:
+        return image
+    hold = match_low_frequencies if denoiser.traits.holds == "everything" else match_colour
+    return hold(image, low, scale=scale or denoiser.scale)
 
 
 def extrapolation(denoiser: Denoiser, before: Tensor, now: Tensor, after: Tensor) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dreamsr.config import require
+from dreamsr.core.denoiser import Traits
 from dreamsr.core.model import ModelConfig
 from dreamsr.data.settings import CropConfig, PhotoConfig
 
@@ -210,6 +211,12 @@ class TrainConfig:
         if self.finish.steps > 0 and step >= self.finish_start:
             return "finish"
         return "dream" if self.dream.enabled and step >= self.dream.start else "plain"
+
+    @property
+    def traits(self) -> Traits:
+        """What this training makes of a net; `Weights.traits` reads the same from a header."""
+        clean = self.degradation == "bicubic"
+        return Traits(holds="everything" if clean else "colour", finished=self.finish.steps > 0)
 
     @property
     def usual_steps(self) -> int:

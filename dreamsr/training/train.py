@@ -269,7 +269,8 @@ class Session:
             return
         run, average = self.run, self.run.ema.module
         with evaluating(average):
-            denoiser = build_denoiser(self.config.model, average, compute=self.processes.compute)
+            config = self.config
+            denoiser = build_denoiser(config.model, average, compute=self.processes.compute, traits=config.traits)
             found = self.validator(denoiser, run.step)
         if run.best_score is None or found.score > run.best_score:
             run.best_score = found.score

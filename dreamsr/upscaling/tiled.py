@@ -156,7 +156,14 @@ class Watched(Denoiser):
     """
 
     def __init__(self, inner: Denoiser) -> None:
-        super().__init__(inner.net, inner.process, inner.prediction, scale=inner.scale, compute=inner.compute)
+        super().__init__(
+            inner.net,
+            inner.process,
+            inner.prediction,
+            scale=inner.scale,
+            compute=inner.compute,
+            traits=inner.traits,
+        )
 
     def condition(self, low: Tensor, scale: Fraction | None = None) -> Condition:
         condition = super().condition(low, scale)
@@ -177,4 +184,11 @@ def _require_finite(values: Tensor) -> None:
 def with_float32(denoiser: Denoiser) -> Denoiser:
     """The same denoiser, computing in float32."""
     compute = choose_compute(str(denoiser.compute.device), "fp32")
-    return Denoiser(denoiser.net, denoiser.process, denoiser.prediction, scale=denoiser.scale, compute=compute)
+    return Denoiser(
+        denoiser.net,
+        denoiser.process,
+        denoiser.prediction,
+        scale=denoiser.scale,
+        compute=compute,
+        traits=denoiser.traits,
+    )

@@ -15,7 +15,7 @@ from torch import Tensor
 from dreamsr.core.device import choose_compute
 from dreamsr.core.model import build_denoiser
 from dreamsr.core.pixels import Pixels
-from dreamsr.errors import UsageError
+from dreamsr.errors import UsageError, WeightsError
 from dreamsr.measure.memory import automatic_tile_px, require_room
 from dreamsr.pictures.bleed import bleed, enlarged_alpha
 from dreamsr.pictures.lanczos import resized
@@ -26,6 +26,7 @@ from dreamsr.upscaling.settings import OnProgress, Progress, Settings
 from dreamsr.upscaling.sizes import Pass, Size, check_target, plan_passes
 from dreamsr.upscaling.tiled import Counter, TiledRun
 from dreamsr.weights.file import load_weights
+from dreamsr.weights.registry import registry
 from dreamsr.weights.resolve import resolve_weights
 
 if TYPE_CHECKING:
@@ -43,6 +44,25 @@ def recommended_steps(facts: Mapping[str, Any]) -> int:
     return told if isinstance(told, int) and told > 0 else FALLBACK_STEPS
 
 
+def denoise_partner(weights: str, denoise: float) -> str:
+    """The name of the weights to mix `weights` with. Raises UsageError where there are none, or `denoise` cannot be."""
+    if not 0 <= denoise <= 1:
+        raise UsageError(f"--denoise is {denoise:g}, but it must be in 0..1")
+    tables = registry()
+    if weights in tables and (partner := tables[weights].denoise_partner):
+        return partner
+    able = ", ".join(name for name, entry in tables.items() if entry.denoise_partner) or "none yet"
+    raise UsageError(f"--denoise works with weights that have a partner to be mixed with ({able}), not with {weights}")
+
+
+def mixed(own: Mapping[str, Tensor], other: Mapping[str, Tensor], share: float, partner: str) -> dict[str, Tensor]:
+    """`share` of the parameters `own`, the rest of `other`'s: what lies between two nets that began as one does what
+    lies between them (Wang et al. 2019, Deep Network Interpolation). Raises WeightsError for other nets."""
+    if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in other.items()}:
+        raise WeightsError(f"{partner} is another net than the weights it should be mixed with; use them alone")
+    return {name: torch.lerp(other[name], value, share) for name, value in own.items()}
+
+
 Kind = TypeVar("Kind", "Image", NDArray[Any], Tensor)
 
 
@@ -50,9 +70,10 @@ class Upscaler:
     """Weights kept loaded for many pictures; call it like a function.
 
     weights: a name, a file, a run folder or a Hub reference. device: auto, cuda, cuda:1, mps or cpu.
-    precision: bf16 or fp32, auto for bf16 where the hardware computes it. on_notice hears what is fetched,
-    on_download the bytes that have arrived and all bytes.
-    Raises WeightsError, DownloadError or DeviceError.
+    precision: bf16 or fp32, auto for bf16 where the hardware computes it. denoise: 1 repairs as the weights learnt to,
+    0 leaves noise and blocks as they are, for weights that have a partner. on_notice hears what is fetched, on_download
+    the bytes that have arrived and all bytes.
+    Raises WeightsError, DownloadError, DeviceError, and UsageError for an impossible `denoise`.
     """
 
     def __init__(
@@ -61,14 +82,20 @@ class Upscaler:
         device: str = "auto",
         *,
         precision: Literal["auto", "bf16", "fp32"] = "auto",
+        denoise: float = 1.0,
         on_notice: Callable[[str], None] | None = None,
         on_download: Callable[[int, int], None] | None = None,
     ) -> None:
         self.compute = choose_compute(device, precision)
         self.path = resolve_weights(str(weights), on_notice=on_notice, on_progress=on_download)
         self.weights = load_weights(self.path)
+        if denoise != 1:
+            own = self.weights.net.state_dict()
+            partner = denoise_partner(str(weights), denoise)
+            other = load_weights(resolve_weights(partner, on_notice=on_notice, on_progress=on_download))
+            self.weights.net.load_state_dict(mixed(own, other.net.state_dict(), denoise, partner))
         net = self.weights.net.to(self.compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.denoiser = build_denoiser(self.weights.config, net, compute=self.compute)
+        self.denoiser = build_denoiser(self.weights.config, net, compute=self.compute, traits=self.weights.traits)
 
     @property
     def scale(self) -> int:
@@ -203,6 +230,7 @@ def upscale(
     steps: int | None = None,
     seed: int = 0,
     fidelity: float = 0.0,
+    denoise: float = 1.0,
     tile: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> Image: ...
@@ -218,6 +246,7 @@ def upscale(
     steps: int | None = None,
     seed: int = 0,
     fidelity: float = 0.0,
+    denoise: float = 1.0,
     tile: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> Kind: ...
@@ -232,9 +261,10 @@ def upscale(
     steps: int | None = None,
     seed: int = 0,
     fidelity: float = 0.0,
+    denoise: float = 1.0,
     tile: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> Any:
     """Enlarge one picture; `Upscaler` describes the arguments and keeps its weights loaded for the next one."""
-    upscaler = Upscaler(weights, device)
+    upscaler = Upscaler(weights, device, denoise=denoise)
     return upscaler(image, scale, steps=steps, seed=seed, fidelity=fidelity, tile=tile, on_progress=on_progress)

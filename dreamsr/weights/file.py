@@ -23,6 +23,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from dreamsr.config import from_mapping, to_mapping
+from dreamsr.core.denoiser import Traits
 from dreamsr.core.model import ModelConfig, build_net
 from dreamsr.core.process import build_process
 from dreamsr.disk import write_bytes_atomically
@@ -45,6 +46,16 @@ class Weights:
     config: ModelConfig
     net: nn.Module
     facts: Mapping[str, Any]
+
+    @property
+    def traits(self) -> Traits:
+        """What training made of the net, as its settings in the header tell; a clean, unfinished one if they do not."""
+        settings = self.facts.get("train")
+        settings = settings if isinstance(settings, dict) else {}
+        finish = settings.get("finish")
+        steps = finish.get("steps", 0) if isinstance(finish, dict) else 0
+        clean = settings.get("degradation", "bicubic") == "bicubic"
+        return Traits(holds="everything" if clean else "colour", finished=isinstance(steps, int) and steps > 0)
 
 
 class _Unfit(Exception):

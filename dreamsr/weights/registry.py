@@ -29,7 +29,10 @@ Metric = Mapping[str, str | int | float]
 
 @dataclass(frozen=True)
 class WeightsEntry:
-    """One table of weights.toml. `repo` is "" as long as no repository holds the file."""
+    """One table of weights.toml. `repo` is "" as long as no repository holds the file.
+
+    denoise_partner: weights of the same net that leave noise and blocks as they are; `--denoise` mixes the two.
+    """
 
     name: str
     description: str
@@ -42,6 +45,7 @@ class WeightsEntry:
     licence: str
     training_data: str
     training_data_licence: str
+    denoise_partner: str = ""
     bundled: bool = False
     repo: str = ""
     file: str = "model.safetensors"
@@ -107,6 +111,8 @@ def parse_registry(text: str, *, source: str) -> dict[str, WeightsEntry]:
         if entry.backbone not in config_classes():
             possible = ", ".join(config_classes())
             raise WeightsError(f"{source}: [{name}]: backbone is {entry.backbone!r}, possible: {possible}")
+        if entry.denoise_partner and entry.denoise_partner not in set(entries) - {name}:
+            raise WeightsError(f"{source}: [{name}]: denoise_partner is {entry.denoise_partner!r}, which has no table")
     return entries
 
 

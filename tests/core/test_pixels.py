@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dreamsr.core.pixels import from_tensor, match_low_frequencies, to_tensor
+from dreamsr.core.pixels import from_tensor, match_colour, match_low_frequencies, to_tensor
 from dreamsr.core.resize import enlarge, shrink
 from tests.core.oracles import images
 
@@ -124,3 +124,35 @@ def test_images_given_are_left_alone() -> None:
     match_low_frequencies(image, low, scale=2)
     assert torch.equal(image, before[0])
     assert torch.equal(low, before[1])
+
+
+# match_colour
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 40), (15, 16), (50, 33)])
+def test_held_colours_keep_the_mean_and_move_nothing_that_fits(size):
+    low, image = images(2, size=size), images(2, size=(4 * size[0], 4 * size[1]))
+    drifted = match_colour(image + 0.2, low, scale=4)
+    mean = shrink(drifted, 4).mean(dim=(2, 3))
+    assert torch.allclose(mean, low.mean(dim=(2, 3)), atol=1e-9)
+    own = shrink(image, 4)
+    assert torch.allclose(match_colour(image, own, scale=4), image, atol=1e-12)
+
+
+def test_held_colours_do_not_put_noise_and_blocks_back():
+    clean = torch.zeros(1, 3, 256, 256, dtype=torch.float64)
+    noise = torch.randn(1, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    blocks = torch.kron(noise[..., ::8, ::8].contiguous(), torch.ones(8, 8, dtype=torch.float64))
+    for damage in (noise, blocks):
+        everything = match_low_frequencies(clean, damage, scale=4)
+        colour = match_colour(clean, damage, scale=4)
+        assert colour.std() < everything.std() / 2.5
+    assert match_colour(clean, noise, scale=4).std() < noise.std() / 15
+
+
+def test_held_colours_remove_a_slow_drift():
+    y, x = torch.meshgrid(torch.linspace(0, 1, 256), torch.linspace(0, 1, 256), indexing="ij")
+    image = images(1, size=(256, 256)) * 0.1
+    drift = (0.2 * x - 0.1 * y).to(image)
+    matched = match_colour(image + drift, shrink(image, 4), scale=4)
+    assert (matched - image).abs().max() < 0.03

@@ -9,7 +9,7 @@ from torch import Tensor
 from dreamsr.core import resize
 from dreamsr.core.backbones.idm import IDMConfig
 from dreamsr.core.backbones.refiner import RefinerConfig
-from dreamsr.core.denoiser import Denoiser
+from dreamsr.core.denoiser import Denoiser, Traits
 from dreamsr.core.model import ModelConfig, build_denoiser, build_net
 from dreamsr.core.process import ProcessConfig
 from dreamsr.core.samplers import restore, sample
@@ -82,3 +82,25 @@ def test_a_continuous_net_takes_any_factor(scale: Fraction | None) -> None:
     )
     assert image.shape == (2, 3, 6 * factor, 8 * factor)
     assert torch.isfinite(image).all()
+
+
+@pytest.mark.parametrize("fidelity", [0.25, 1.0])
+def test_a_finished_net_is_most_faithful_in_its_base(fidelity: float) -> None:
+    denoiser = denoiser_of(REFINER)
+    denoiser.traits = Traits(finished=True)
+    y = denoiser.condition(LOW).y
+    free = restore(denoiser, LOW, steps=1, noise=noise)
+    image = restore(denoiser, LOW, steps=1, noise=noise, fidelity=fidelity)
+    assert not torch.allclose(free, y, atol=1e-3)
+    torch.testing.assert_close(image, free + fidelity * (y - free), rtol=0, atol=1e-12)
+
+
+def test_what_is_held_is_a_trait_of_the_net() -> None:
+    denoiser = denoiser_of(REFINER)
+    held = {}
+    for holds in ("everything", "colour"):
+        denoiser.traits = Traits(holds=holds)
+        image = resize.shrink(restore(denoiser, LOW, steps=2, noise=noise, match=True), 2)
+        held[holds] = (float((image - LOW).abs().mean()), float((image - LOW).mean(dim=(2, 3)).abs().max()))
+    assert held["everything"][0] < held["colour"][0] / 2
+    assert held["colour"][1] < 0.01
