@@ -3,12 +3,14 @@
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import platform
 import re
 import secrets
 import stat
 from pathlib import Path
+from typing import Any
 
 from dreamsr.errors import OutputError, printable
 
@@ -73,6 +75,32 @@ def ensure_folder(folder: Path, *, advice: str = "") -> None:
         reason = getattr(error, "strerror", None) or str(error)
         told = f"{printable(folder)}: cannot be made ({reason})"
         raise OutputError(f"{told}; {advice}" if advice else told) from None
+
+
+def read_json(path: Path) -> Any:
+    """The strict JSON in a UTF-8 file. Raises OSError, and ValueError as `parse_json` does."""
+    return parse_json(path.read_text(encoding="utf-8"))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of strict JSON, which writes infinity as the text "inf".
+
+    Raises ValueError for anything else: names that stand twice, NaN and Infinity, and what is nested too deep.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise ValueError("a name stands twice")
+    return dict(pairs)
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is not a number")
 
 
 def file_sha256(path: Path) -> str:

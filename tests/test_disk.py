@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from dreamsr import disk
-from dreamsr.disk import ensure_folder, file_sha256, remove_stale_temps, write_bytes_atomically
+from dreamsr.disk import ensure_folder, file_sha256, parse_json, remove_stale_temps, write_bytes_atomically
 from dreamsr.errors import OutputError
 from dreamsr.pictures import write
 from dreamsr.pictures.picture import Picture
@@ -189,3 +189,13 @@ def test_the_sha256_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(bytes(range(256)) * 9999)
     assert file_sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_json_is_read_with_one_rule() -> None:
+    assert parse_json(b'{"a": [1, 2.5, null, "inf"]}') == {"a": [1, 2.5, None, "inf"]}
+
+
+@pytest.mark.parametrize("text", ["NaN", "[-Infinity]", '{"a": 1, "a": 1}', "[" * 200_000, "{", ""])
+def test_what_is_no_strict_json_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_json(text)

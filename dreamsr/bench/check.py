@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from dreamsr.bench.benchmark import FORMAT, OnNotice, Report, Request, bench, read_by
 from dreamsr.bench.places import Places, require_places
 from dreamsr.bench.sweep import OnProgress
+from dreamsr.disk import read_json
 from dreamsr.errors import DataError, UsageError, printable
 from dreamsr.measure.metrics import REPORTED
 
@@ -47,8 +48,8 @@ class Check:
 def read_report(path: Path) -> dict[str, Any]:
     """Raises DataError for a file that is no report."""
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        report = read_json(path)
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: not a readable report ({error}); give the file that --json wrote") from None
     if not isinstance(report, dict) or report.get("format") != FORMAT:
         raise DataError(f"{path}: not a report of dreamsr bench ({FORMAT}); give the file that --json wrote")

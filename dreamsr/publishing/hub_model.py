@@ -22,6 +22,7 @@ from dreamsr.config import from_mapping, to_mapping
 from dreamsr.core.model import ModelConfig, build_denoiser, build_net
 from dreamsr.core.noise import NoiseField
 from dreamsr.core.samplers import restore
+from dreamsr.disk import read_json
 from dreamsr.errors import WeightsError
 from dreamsr.publishing.card import LIBRARY, TAGS
 from dreamsr.weights.file import FILE_NAME, load_weights, save_weights
@@ -122,8 +123,8 @@ def _fetched(
 def _require_equal(path: Path, config: ModelConfig) -> None:
     """Raise WeightsError unless a config.json says the same as the weights beside it."""
     try:
-        described = from_mapping(ModelConfig, json.loads(path.read_text("utf-8")), source=CONFIG)
-    except (OSError, ValueError, RecursionError) as error:
+        described = from_mapping(ModelConfig, read_json(path), source=CONFIG)
+    except (OSError, ValueError) as error:
         raise WeightsError(f"{path}: not readable ({error})") from None
     if described != config:
         raise WeightsError(f"{path.parent}: {CONFIG} and the header of {FILE_NAME} describe different nets")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dreamsr.disk import read_json
 from dreamsr.errors import UsageError, printable
 from dreamsr.measure.metrics import REPORTED
 from dreamsr.weights.registry import Metric
@@ -20,10 +20,10 @@ def read_metrics(path: Path, *, sha256: str) -> tuple[Metric, ...]:
     Raises UsageError for a file that is neither a report nor rows, or a report about other weights.
     """
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = read_json(path)
         if isinstance(found, dict) and str(found.get("format", "")).startswith(REPORT):
             return _from_report(found, sha256, printable(path))
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"{printable(path)}: no readable JSON ({error})") from None
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{printable(path)}: a damaged report of `dreamsr bench` ({error!r})") from None

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from dreamsr.config import from_mapping, to_mapping
-from dreamsr.disk import ensure_folder, remove_stale_temps, write_bytes_atomically
+from dreamsr.disk import ensure_folder, read_json, remove_stale_temps, write_bytes_atomically
 from dreamsr.errors import OutputError, TrainingError, printable
 from dreamsr.training.config import TrainConfig
 from dreamsr.training.resuming import continued
@@ -90,11 +90,11 @@ def _require_free(out: Path) -> None:
 
 def _kept_config(out: Path) -> dict[str, Any]:
     try:
-        kept = json.loads((out / CONFIG).read_text())
+        kept = read_json(out / CONFIG)
         if isinstance(kept, dict) and isinstance(kept.get("train"), dict):
             return kept
         reason = "not the configuration of a run"
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         reason = str(error)
     raise OutputError(f"{out / CONFIG}: cannot be read ({reason}), so the run cannot be resumed")
 

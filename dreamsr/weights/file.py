@@ -26,7 +26,7 @@ from dreamsr.config import from_mapping, to_mapping
 from dreamsr.core.denoiser import Traits
 from dreamsr.core.model import ModelConfig, build_net
 from dreamsr.core.process import build_process
-from dreamsr.disk import write_bytes_atomically
+from dreamsr.disk import parse_json, write_bytes_atomically
 from dreamsr.errors import ConfigError, WeightsError, printable
 
 FORMAT = "dreamsr-1"
@@ -133,22 +133,12 @@ def _read_header(file: BinaryIO) -> tuple[dict[str, Any], int]:
 def _json(text: str | bytes, what: str) -> dict[str, Any]:
     """A JSON object without duplicate keys and without numbers that are none."""
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
+        value = parse_json(text)
+    except ValueError as error:
         raise _Unfit(f"{what} is damaged ({_brief(error)})") from None
     if not isinstance(value, dict):
         raise _Unfit(f"{what} is damaged (not a table)")
     return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({key for key, _ in pairs}) != len(pairs):
-        raise ValueError("a name stands twice")
-    return dict(pairs)
-
-
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is not a number")
 
 
 def _read_model(header: object) -> tuple[ModelConfig, Mapping[str, Any]]:
