@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, whatever happens to the writer."""
+"""Files that are either whole or absent, whatever happens to the writer; their folders and fingerprints."""
 
 import contextlib
 import errno
@@ -63,6 +63,22 @@ def remove_stale_temps(folder: Path | str) -> int:
                     Path(entry.path).unlink()
                     removed += 1
     return removed
+
+
+def ensure_folder(folder: Path, *, advice: str = "") -> None:
+    """Make `folder` and those above it where they are missing. Raises OutputError, which ends in `advice`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        told = f"{printable(folder)}: cannot be made ({reason})"
+        raise OutputError(f"{told}; {advice}" if advice else told) from None
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file as 64 hexadecimal digits. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _temp_name(name: str) -> str:

@@ -12,12 +12,13 @@ import torch
 
 import dreamsr
 from dreamsr.core.device import available_devices, choose_compute, cpu_features
+from dreamsr.disk import file_sha256
 from dreamsr.errors import DreamsrError
 from dreamsr.measure.machine import installed_version
 from dreamsr.measure.memory import automatic_tile_px, free_bytes, total_bytes
 from dreamsr.pictures.picture import FORMATS
 from dreamsr.weights.registry import registry
-from dreamsr.weights.resolve import file_sha256, local_copy
+from dreamsr.weights.resolve import local_copy
 
 LIBRARIES = ("torch", "numpy", "pillow", "safetensors", "huggingface-hub", "typer", "rich", "pydantic", "accelerate")
 ENVIRONMENT = ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")

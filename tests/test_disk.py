@@ -1,6 +1,7 @@
 """Files are whole or absent: failures, interrupts and kills leave nothing, or what the next run removes."""
 
 import errno
+import hashlib
 import os
 import signal
 import stat
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from dreamsr import disk
-from dreamsr.disk import remove_stale_temps, write_bytes_atomically
+from dreamsr.disk import ensure_folder, file_sha256, remove_stale_temps, write_bytes_atomically
 from dreamsr.errors import OutputError
 from dreamsr.pictures import write
 from dreamsr.pictures.picture import Picture
@@ -168,3 +169,23 @@ def test_long_names_in_any_locale_get_a_temporary_one(monkeypatch: pytest.Monkey
     name = "照片.png".encode().decode("latin-1")  # as a name arrives where the locale is Latin-1
     assert disk._temp_name(name).startswith(f".{name}.dreamsr-")
     assert len(os.fsencode(disk._temp_name("ü" * 251 + ".png"))) <= 255
+
+
+def test_folders_are_made_with_those_above_them(tmp_path: Path) -> None:
+    for _ in range(2):
+        ensure_folder(tmp_path / "a" / "b")
+        assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match=r"below: cannot be made \(Not a directory\); choose another --out$"):
+        ensure_folder(tmp_path / "file" / "below", advice="choose another --out")
+    with pytest.raises(OutputError, match=r"file: cannot be made \(File exists\)$"):
+        ensure_folder(tmp_path / "file")
+
+
+def test_the_sha256_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(bytes(range(256)) * 9999)
+    assert file_sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()

@@ -76,7 +76,6 @@ OPTIONS_SPELLED = {
     "training/start.py": 3,
     "training/train.py": 3,
     "training/validation.py": 3,
-    "upscaling/compare.py": 3,
     "upscaling/files.py": 4,
     "upscaling/naming.py": 1,
     "upscaling/outputs.py": 1,
@@ -84,7 +83,7 @@ OPTIONS_SPELLED = {
     "upscaling/settings.py": 5,
     "upscaling/sizes.py": 5,
     "upscaling/tiled.py": 1,
-    "upscaling/upscaler.py": 1,
+    "upscaling/upscaler.py": 3,
     "weights/push.py": 1,
     "weights/resolve.py": 2,
 }

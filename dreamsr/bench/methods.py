@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import shutil
 import tempfile
@@ -17,6 +16,7 @@ from torch import Tensor
 from dreamsr.bench.dataset import Dataset, Item, partner, read_rgb8
 from dreamsr.core import resize
 from dreamsr.core.pixels import Pixels
+from dreamsr.disk import file_sha256
 from dreamsr.errors import DataError, UsageError
 from dreamsr.measure import metrics
 from dreamsr.measure.cost import measured, run_command
@@ -222,7 +222,6 @@ def check_size(pixels: Pixels, item: Item, scale: int, *, what: str) -> None:
 def sha256_of_file(path: Path) -> str:
     """Raises DataError for a file that cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None

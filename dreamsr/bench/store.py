@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dreamsr.disk import write_bytes_atomically
+from dreamsr.disk import ensure_folder, write_bytes_atomically
 from dreamsr.measure.score import Scores
 
 FORMAT = "dreamsr-bench-image-1"
@@ -56,7 +56,7 @@ class Store:
     def put(self, identity: Mapping[str, Any], record: Record) -> None:
         """Keep a record. Raises OutputError where the folder cannot be written."""
         path = self._path(identity)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        ensure_folder(path.parent)
         write_bytes_atomically(path, json.dumps({"format": FORMAT, **dataclasses.asdict(record)}).encode())
 
     def _path(self, identity: Mapping[str, Any]) -> Path:

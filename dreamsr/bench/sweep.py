@@ -17,6 +17,7 @@ from dreamsr.bench.methods import Method, Outputs, Produced, Variant
 from dreamsr.bench.score import comparison, hints
 from dreamsr.bench.store import Record, Store
 from dreamsr.core.pixels import Pixels
+from dreamsr.disk import ensure_folder
 from dreamsr.errors import DataError, ImageError
 from dreamsr.measure.lpips import Perceptual
 from dreamsr.measure.metrics import PSNR_RGB
@@ -215,7 +216,7 @@ class Sweep:
 
     def _save(self, job: Job, pixels: Pixels) -> None:
         path = self._place(job)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        ensure_folder(path.parent)
         write_picture(path, Picture(pixels))
 
     def places(self) -> list[Path]:

@@ -80,7 +80,7 @@ def _cell(value: float | None, decimals: int) -> str:
 def write(report: Report, places: Places) -> None:
     """The files asked for, each whole or not at all."""
     from dreamsr.bench import report as texts
-    from dreamsr.disk import write_bytes_atomically
+    from dreamsr.disk import ensure_folder, write_bytes_atomically
 
     if str(places.json) == "-":
         console.say_json(texts.plain(report.data))
@@ -97,7 +97,7 @@ def write(report: Report, places: Places) -> None:
     if places.html is not None:
         write_bytes_atomically(places.html, page(report, figures))
     if places.plots is not None:
-        places.plots.mkdir(parents=True, exist_ok=True)
+        ensure_folder(places.plots)
         for figure in figures:
             write_bytes_atomically(places.plots / f"{figure.name}.svg", figure.svg)
             write_bytes_atomically(places.plots / f"{figure.name}.png", figure.png)

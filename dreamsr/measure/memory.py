@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+import psutil
 import torch
 
 from dreamsr.errors import DeviceError
@@ -27,24 +27,12 @@ def free_bytes(device: torch.device) -> int:
     """Memory that a computation on `device` can still take, in bytes; in a container, of the container."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return min(_free_in_system(), *_free_in_container())
+    return min(int(psutil.virtual_memory().available), *_free_in_container())
 
 
 def total_bytes() -> int:
-    """Memory built into this machine, in bytes; 0 where the system cannot tell."""
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 0
-
-
-def _free_in_system() -> int:
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    # No portable way to ask for free memory: half of what is built in is a careful guess.
-    return total_bytes() // 2 or 2_000_000_000
+    """Memory built into this machine, in bytes."""
+    return int(psutil.virtual_memory().total)
 
 
 def _free_in_container() -> list[int]:

@@ -16,7 +16,7 @@ from dreamsr.config import to_mapping
 from dreamsr.core import resize
 from dreamsr.core.model import ModelConfig
 from dreamsr.core.pixels import Pixels, from_tensor, to_tensor
-from dreamsr.disk import write_bytes_atomically
+from dreamsr.disk import ensure_folder, write_bytes_atomically
 from dreamsr.errors import OutputError, UsageError, WeightsError, printable
 from dreamsr.pictures.picture import Picture, to_8_bit
 from dreamsr.pictures.read import read_picture
@@ -103,10 +103,7 @@ def require_stage(folder: Path) -> None:
 def write_stage(staged: Staged, folder: Path) -> None:
     """Put the repository's files into a folder instead, with its table as weights.toml. Raises OutputError."""
     require_stage(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{printable(folder)}: cannot be made ({error.strerror})") from None
+    ensure_folder(folder)
     for name, content in {**staged.files, "weights.toml": table(staged.entry).encode()}.items():
         write_bytes_atomically(folder / name, content)
 

@@ -26,7 +26,7 @@ from dreamsr.core.noise import NoiseField, seed_of
 from dreamsr.core.pixels import from_tensor
 from dreamsr.core.samplers import restore
 from dreamsr.data.sources import DataSource, open_source
-from dreamsr.disk import write_bytes_atomically
+from dreamsr.disk import ensure_folder, write_bytes_atomically
 from dreamsr.errors import UsageError
 from dreamsr.measure.lpips import Perceptual
 from dreamsr.measure.metrics import METRICS, PEAK, Comparison
@@ -216,5 +216,5 @@ def compared(image: Tensor, low: Tensor, x0: Tensor, scale: int) -> Comparison:
 def _write(path: Path, image: Tensor) -> None:
     from PIL import Image
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    ensure_folder(path.parent)
     write_picture(path, from_pil(Image.fromarray(np.asarray(from_tensor(image), np.uint8))))

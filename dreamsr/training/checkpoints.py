@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from dreamsr.config import from_mapping, to_mapping
-from dreamsr.disk import remove_stale_temps, write_bytes_atomically
+from dreamsr.disk import ensure_folder, remove_stale_temps, write_bytes_atomically
 from dreamsr.errors import OutputError, TrainingError, printable
 from dreamsr.training.config import TrainConfig
 from dreamsr.training.resuming import continued
@@ -113,11 +113,8 @@ def check_data(out: Path, fingerprint: str) -> None:
 
 def make_folder(out: Path) -> None:
     """Make the run's folder, once it is known that there is something to train on, and clear what kills left."""
-    try:
-        (out / FOLDER).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be made ({error.strerror}); choose another --out") from None
     for folder in (out, out / FOLDER):
+        ensure_folder(folder, advice="choose another --out")
         remove_stale_temps(folder)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dreamsr.config import from_mapping, to_mapping
-from dreamsr.disk import write_bytes_atomically
+from dreamsr.disk import ensure_folder, file_sha256, write_bytes_atomically
 from dreamsr.errors import OutputError, UsageError, printable
 from dreamsr.measure.machine import environment
 from dreamsr.pictures.picture import Picture
@@ -27,7 +27,7 @@ from dreamsr.training.train import train
 from dreamsr.training.validation import MAX_LOW_PX, Example, Images, Validator, ValidRow, counted, degraded_example
 from dreamsr.upscaling.upscaler import Upscaler
 from dreamsr.weights.file import FILE_NAME, load_weights
-from dreamsr.weights.resolve import file_sha256, local_file, resolve_weights
+from dreamsr.weights.resolve import local_file, resolve_weights
 
 REPORT = "report.json"
 GRID = "before-after.png"
@@ -162,10 +162,7 @@ def _judges(held: HeldOut, config: TrainConfig) -> Judges:
 def _write_held_out(held: HeldOut, out: Path) -> Path:
     """The middles of the held-out pictures as files, numbered so that names may come from several folders."""
     folder = out / HELD_OUT
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{printable(folder)}: cannot be made ({error.strerror}); choose another --out") from None
+    ensure_folder(folder, advice="choose another --out")
     for number, one in enumerate(held.examples):
         name = f"{number:02d}-{Path(one.name).stem[:100]}.png"
         write_bytes_atomically(folder / name, encode_picture(Picture(one.truth), format="PNG"))

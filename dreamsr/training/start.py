@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from dreamsr.core.model import ModelConfig, build_net
+from dreamsr.disk import file_sha256
 from dreamsr.errors import UsageError
 from dreamsr.weights.file import load_weights
-from dreamsr.weights.resolve import describe_weights, file_sha256, resolve_weights
+from dreamsr.weights.resolve import describe_weights, resolve_weights
 
 ORIGIN = "finetuned_from"
 """The fact about the weights begun with, in config.json and in the headers of a run's weights."""

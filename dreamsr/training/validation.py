@@ -21,8 +21,8 @@ from dreamsr.core.denoiser import Denoiser, evaluating
 from dreamsr.core.noise import seed_of
 from dreamsr.core.pixels import Pixels, from_tensor, to_tensor
 from dreamsr.data.scan import pictures_below
-from dreamsr.disk import write_bytes_atomically
-from dreamsr.errors import ConfigError, DataError, ImageError, OutputError, printable
+from dreamsr.disk import ensure_folder, write_bytes_atomically
+from dreamsr.errors import ConfigError, DataError, ImageError, printable
 from dreamsr.measure import metrics
 from dreamsr.measure.lpips import Perceptual
 from dreamsr.measure.score import means, score
@@ -143,12 +143,7 @@ class Validator:
 
     def _show(self, path: Path, images: Images) -> None:
         """The first pictures as rows: small image, bicubic, each number of steps, truth."""
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"{printable(path.parent)}: cannot be made ({error.strerror}); choose another --out"
-            ) from None
+        ensure_folder(path.parent, advice="choose another --out")
         first = self.examples[:GRID_PICTURES]
         columns = [
             Column("small", [blown_up(one.low, self.scale) for one in first]),

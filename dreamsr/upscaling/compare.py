@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jinja2 import Environment, StrictUndefined
 
 from dreamsr.disk import write_bytes_atomically
 from dreamsr.pictures.bleed import bleed
@@ -24,6 +24,8 @@ WHOLE_UP_TO_PX = 2048
 CROP_PX = (1200, 1600)
 """Height and width of what is shown of larger results, pixel by pixel: shrinking them would hide the difference."""
 QUALITY = 92
+PAGE = Path(__file__).with_suffix(".html")
+"""The template of the page; whatever a picture brings is escaped."""
 
 
 @dataclass(frozen=True)
@@ -91,78 +93,7 @@ def _webp(picture: Picture) -> bytes:
 
 def write_page(path: Path, sliders: Sequence[Slider]) -> None:
     """One self-contained HTML file with all sliders. Raises OutputError."""
-    body = "\n".join(_figure(slider) for slider in sliders) or "<p>No picture was enlarged.</p>"
-    write_bytes_atomically(path, PAGE.replace("<!--figures-->", body).encode("utf-8", "backslashreplace"))
-
-
-def _figure(slider: Slider) -> str:
-    title = html.escape(slider.title)
-    before, after = (base64.b64encode(data).decode("ascii") for data in (slider.before, slider.after))
-    return f"""<figure>
-<figcaption><strong>{title}</strong> <span>{html.escape(slider.caption)}</span></figcaption>
-<div class="pair" style="--width:{slider.width}px;aspect-ratio:{slider.width}/{slider.height}">
-<img src="data:image/webp;base64,{after}" width="{slider.width}" height="{slider.height}" alt="{title}, enlarged">
-<img src="data:image/webp;base64,{before}" width="{slider.width}" height="{slider.height}" alt="{title}, bicubic"
- class="before">
-<span class="label left">bicubic</span><span class="label right">dreamsr</span>
-<div class="bar"></div>
-<input type="range" min="0" max="100" step="1" value="50" aria-label="How much of {title} shows bicubic, in percent">
-</div>
-</figure>"""
-
-
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<title>dreamsr: before and after</title>
-<style>
-:root { color-scheme: light dark; }
-body { margin: 2rem auto; padding: 0 1rem; max-width: 120rem; font: 1rem/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.25rem; font-weight: 600; margin: 0; }
-p { margin: .25rem 0 1.5rem; opacity: .75; }
-figure { margin: 0 0 3rem; }
-figcaption { margin-bottom: .5rem; overflow-wrap: anywhere; }
-figcaption span { opacity: .65; margin-left: .5rem; font-variant-numeric: tabular-nums; }
-.pair { --at: 50%; position: relative; width: min(100%, max(var(--width), 20rem)); overflow: hidden;
-  border-radius: .4rem; background: repeating-conic-gradient(#bbb 0 25%, #eee 0 50%) 0 0 / 1.5rem 1.5rem; }
-.pair img { position: absolute; inset: 0; width: 100%; height: 100%; display: block; }
-.before { background: inherit; clip-path: inset(0 calc(100% - var(--at)) 0 0); }
-.bar { position: absolute; top: 0; bottom: 0; left: var(--at); width: 2px; margin-left: -1px;
-  background: #fff; box-shadow: 0 0 4px #0009; pointer-events: none; }
-.bar::after { content: "\\2194"; position: absolute; top: 50%; left: 50%; translate: -50% -50%; width: 2.25rem;
-  line-height: 2.25rem; text-align: center; border-radius: 50%; background: #fff; color: #222;
-  box-shadow: 0 0 6px #0009; }
-.label { position: absolute; bottom: .6rem; padding: .1rem .6rem; border-radius: 1rem; font-size: .8rem;
-  color: #fff; background: #000a; pointer-events: none; }
-.left { left: .6rem; } .right { right: .6rem; }
-.pair input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0; cursor: ew-resize;
-  touch-action: pan-y; }
-.pair:focus-within { outline: 3px solid Highlight; outline-offset: 2px; }
-</style>
-</head>
-<body>
-<h1>Before and after</h1>
-<p>Drag over a picture, or use the arrow keys: bicubic on the left, dreamsr on the right.</p>
-<!--figures-->
-<script>
-for (const pair of document.querySelectorAll(".pair")) {
-  const range = pair.querySelector("input");
-  const show = (percent) => pair.style.setProperty("--at", Math.min(100, Math.max(0, percent)) + "%");
-  const follow = (event) => {
-    const box = pair.getBoundingClientRect();
-    const percent = 100 * (event.clientX - box.left) / box.width;
-    range.value = percent;
-    show(percent);
-  };
-  range.addEventListener("input", () => show(range.value));
-  pair.addEventListener("pointerdown", (event) => { range.setPointerCapture(event.pointerId); follow(event); });
-  pair.addEventListener("pointermove", (event) => { if (event.buttons & 1) follow(event); });
-}
-</script>
-</body>
-</html>
-"""
+    html = Environment(autoescape=True, keep_trailing_newline=True, undefined=StrictUndefined)
+    html.filters["base64"] = lambda data: base64.b64encode(data).decode("ascii")
+    text = html.from_string(PAGE.read_text(encoding="utf-8")).render(sliders=sliders)
+    write_bytes_atomically(path, text.encode("utf-8", "backslashreplace"))

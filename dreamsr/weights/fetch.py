@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import dreamsr
+from dreamsr.disk import file_sha256
 from dreamsr.errors import DownloadError, printable
 from dreamsr.weights.registry import COMMIT, SHA256
 from dreamsr.weights.token import redirected, token_for
@@ -24,7 +25,6 @@ from dreamsr.weights.transfer import (
     Source,
     cache_folder,
     explained,
-    file_sha256,
     file_url,
     hub_constants,
     is_transport,

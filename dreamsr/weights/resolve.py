@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dreamsr.disk import write_bytes_atomically
+from dreamsr.disk import file_sha256, write_bytes_atomically
 from dreamsr.errors import DownloadError, WeightsError, printable
 from dreamsr.weights.fetch import MAX_BYTES, OnProgress, Told, look, retrieve
 from dreamsr.weights.registry import (
@@ -30,7 +30,6 @@ from dreamsr.weights.transfer import (
     Source,
     cache_folder,
     explained,
-    file_sha256,
     file_url,
     hub_constants,
     manual_place,
@@ -44,7 +43,6 @@ __all__ = [
     "OnProgress",
     "Reference",
     "describe_weights",
-    "file_sha256",
     "local_copy",
     "obtain",
     "parse_reference",

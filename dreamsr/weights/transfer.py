@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +16,6 @@ from dreamsr.weights.token import TOKEN_RULE, may_have_token
 
 LONGEST_PAUSE_SECONDS = 15.0
 TRANSIENT = (408, 429, 500, 502, 503, 504)
-HASH_BYTES = 1 << 20
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Result = TypeVar("Result")
@@ -90,15 +88,6 @@ def quietly() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(level)
-
-
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(HASH_BYTES):
-            digest.update(part)
-    return digest.hexdigest()
 
 
 def retried(work: Callable[[], Result], *, tries: int) -> Result:

@@ -19,6 +19,7 @@ from dreamsr.core.model import ModelConfig
 from dreamsr.core.pixels import from_tensor, to_tensor
 from dreamsr.core.resize import shrink
 from dreamsr.data.sources import DataSource
+from dreamsr.disk import file_sha256
 from dreamsr.errors import ConfigError, DataError, OutputError, UsageError
 from dreamsr.publishing.publish import About, stage
 from dreamsr.training import start, validation
@@ -29,7 +30,6 @@ from dreamsr.training.sanity import sanity_picture
 from dreamsr.training.validation import ValidRow
 from dreamsr.upscaling.upscaler import Upscaler
 from dreamsr.weights.file import load_weights, save_weights
-from dreamsr.weights.resolve import file_sha256
 from tests.training.tiny_runs import asked
 from tests.training.tiny_runs import run as run_on_cpu
 
