@@ -107,6 +107,7 @@ def test_denoise_goes_from_the_partner_to_the_weights(partners: dict[str, Path])
     assert (run("photo", 0.5) != run("photo", 1)).any()
 
 
+@pytest.mark.usefixtures("partners")
 @pytest.mark.parametrize(
     ("weights", "denoise"), [("clean", 0.5), ("photo", 1.5), ("photo", -0.1), ("photo", float("nan"))]
 )
