@@ -29,7 +29,6 @@ LARGE_ROOMS = {"pictures": 17.0}
 SEVERAL_CLASSES = {
     "Plan",
     "Progress",
-    "Report",
     "Request",
     "Source",
 }

@@ -13,7 +13,7 @@ from dreamsr.cli.options import MACHINE, Threads, checked_precision, use_threads
 from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
-    from dreamsr.cli.upscale_view import Report
+    from dreamsr.cli.upscale_view import UpscaleReport
     from dreamsr.upscaling.outputs import IfExists
     from dreamsr.upscaling.plan import Request
     from dreamsr.upscaling.sizes import Size
@@ -253,7 +253,7 @@ def upscale(
     One picture or ten thousand: `dreamsr upscale photos/ -r -o large/ -s 2`. Files that cannot be enlarged are
     reported and passed over; the exit code is then 1.
     """
-    from dreamsr.cli.upscale_view import Report, checked_kind
+    from dreamsr.cli.upscale_view import UpscaleReport, checked_kind
     from dreamsr.pictures.read import DEFAULT_MAX_PIXELS
     from dreamsr.upscaling.files import Options, upscale_files
     from dreamsr.upscaling.plan import Request
@@ -274,7 +274,7 @@ def upscale(
     use_threads(threads)
     options = Options(quality, strip, dry_run, consistency, compare, accept_damaged)
     with console.bars(quiet=quiet or kind != "bar") as bars:
-        report = Report(bars, as_json=as_json, quiet=quiet, progress=kind)
+        report = UpscaleReport(bars, as_json=as_json, quiet=quiet, progress=kind)
         try:
             summary = upscale_files(
                 request,
@@ -334,7 +334,7 @@ def _check_streams(request: Request, *, as_json: bool) -> None:
 
 
 def _upscaler(
-    weights: str, device: str, precision: Literal["auto", "bf16", "fp32"], denoise: float, report: Report
+    weights: str, device: str, precision: Literal["auto", "bf16", "fp32"], denoise: float, report: UpscaleReport
 ) -> Upscaler:
     from dreamsr.processes import local_device
     from dreamsr.upscaling.upscaler import Upscaler

@@ -36,7 +36,7 @@ def checked_kind(name: str) -> Kind:
     raise UsageError(f"--progress is {name!r}, but it must be {', '.join(get_args(Kind))}")
 
 
-class Report:
+class UpscaleReport:
     """Hears what a batch does (it is the batch's watcher) and shows it. Errors are shown even when quiet."""
 
     def __init__(self, bars: Bars | None, *, as_json: bool, quiet: bool, progress: Kind = "bar") -> None:

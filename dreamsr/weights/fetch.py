@@ -41,7 +41,7 @@ MAX_BYTES = 8_000_000_000
 CHUNK_BYTES = 1 << 16
 SIZE, ETAG, REPO_COMMIT = "X-Linked-Size", "X-Linked-Etag", "X-Repo-Commit"
 
-OnProgress = Callable[[int, int], None]
+OnBytes = Callable[[int, int], None]
 """Bytes that have arrived, bytes in all."""
 
 
@@ -117,7 +117,7 @@ def _request(
 
 
 def retrieve(
-    source: Source, told: Told, expected: str | None, on_progress: OnProgress | None, on_notice: Callable[[str], None]
+    source: Source, told: Told, expected: str | None, on_progress: OnBytes | None, on_notice: Callable[[str], None]
 ) -> Path:
     """Download a file of `told.size` bytes, once more if they are wrong, and return where it is kept.
 
@@ -174,7 +174,7 @@ def _download_right(
     told: Told,
     partial: Path,
     expected: str | None,
-    on_progress: OnProgress | None,
+    on_progress: OnBytes | None,
     on_notice: Callable[[str], None],
 ) -> None:
     """Leave the file, complete and checked, at `partial`."""
@@ -209,7 +209,7 @@ def _require_safetensors(path: Path, source: Source) -> None:
         ) from None
 
 
-def _download(source: Source, told: Told, partial: Path, on_progress: OnProgress | None) -> None:
+def _download(source: Source, told: Told, partial: Path, on_progress: OnBytes | None) -> None:
     """Fetch what is still missing at `partial`, over several connections if need be."""
     size = told.size or 0
     with partial.open("ab") as file:
@@ -222,7 +222,7 @@ def _download(source: Source, told: Told, partial: Path, on_progress: OnProgress
         os.fsync(file.fileno())
 
 
-def _receive(source: Source, url: str, file: BinaryIO, size: int, on_progress: OnProgress | None) -> None:
+def _receive(source: Source, url: str, file: BinaryIO, size: int, on_progress: OnBytes | None) -> None:
     """Append bytes until there are `size`; never more, whatever comes. Raises DownloadError for another number."""
     timeout = hub_constants().HF_HUB_DOWNLOAD_TIMEOUT
     done = file.tell()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from dreamsr.disk import file_sha256, write_bytes_atomically
 from dreamsr.errors import DownloadError, WeightsError, printable
-from dreamsr.weights.fetch import MAX_BYTES, OnProgress, Told, look, retrieve
+from dreamsr.weights.fetch import MAX_BYTES, OnBytes, Told, look, retrieve
 from dreamsr.weights.registry import (
     COMMIT,
     WeightsEntry,
@@ -39,8 +39,8 @@ from dreamsr.weights.transfer import (
 )
 
 __all__ = [
+    "OnBytes",
     "OnNotice",
-    "OnProgress",
     "Reference",
     "describe_weights",
     "local_copy",
@@ -68,7 +68,7 @@ class Reference:
 
 
 def resolve_weights(
-    name: str, *, on_notice: OnNotice | None = None, on_progress: OnProgress | None = None, refresh: bool = False
+    name: str, *, on_notice: OnNotice | None = None, on_progress: OnBytes | None = None, refresh: bool = False
 ) -> Path:
     """The local file that `name` stands for: a name of weights.toml, a file, a run's folder, or a Hub reference.
 
@@ -108,7 +108,7 @@ def parse_reference(name: str) -> Reference | None:
     return found
 
 
-def _named(entry: WeightsEntry, notice: OnNotice, on_progress: OnProgress | None, refresh: bool) -> Path:
+def _named(entry: WeightsEntry, notice: OnNotice, on_progress: OnBytes | None, refresh: bool) -> Path:
     if entry.bundled:
         path = bundled_file(entry.name)
         if not path.is_file() or file_sha256(path) != entry.sha256:
@@ -162,9 +162,7 @@ def _cached(source: Source) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def obtain(
-    source: Source, notice: OnNotice, on_progress: OnProgress | None, refresh: bool, *, anew: bool = False
-) -> Path:
+def obtain(source: Source, notice: OnNotice, on_progress: OnBytes | None, refresh: bool, *, anew: bool = False) -> Path:
     """The cached file if it is whole, else the Hub's; `anew` fetches it even so. Raises DownloadError."""
     cached = _cached(source)
     if cached is not None and source.sha256 is not None and file_sha256(cached) != source.sha256:
@@ -188,7 +186,7 @@ def _offline(source: Source) -> str:
     )
 
 
-def _fetch(source: Source, notice: OnNotice, on_progress: OnProgress | None, *, anew: bool) -> Path:
+def _fetch(source: Source, notice: OnNotice, on_progress: OnBytes | None, *, anew: bool) -> Path:
     """Look at the file and download it, unless the commit that a branch stands for is here already."""
     with quietly():
         told = look(source)
