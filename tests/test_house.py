@@ -27,14 +27,11 @@ MAX_SHARE_PERCENT = 16.0
 LARGE_ROOMS = {"pictures": 17.0}
 
 SEVERAL_CLASSES = {
-    "Job",
     "Plan",
     "Progress",
     "Report",
     "Request",
     "Source",
-    "Stage",
-    "Weights",
 }
 """Names of public classes that still stand in several modules."""
 

@@ -21,8 +21,8 @@ from dreamsr.bench.places import Read, require_pictures, weights_files
 from dreamsr.bench.protocol import choose_protocol
 from dreamsr.bench.speed import speed
 from dreamsr.bench.store import Store, default_folder
-from dreamsr.bench.sweep import OnProgress, Result, Sweep
-from dreamsr.bench.weights import Weights, weights_name
+from dreamsr.bench.sweep import OnSweepProgress, Result, Sweep
+from dreamsr.bench.weights import WeightsMethod, weights_name
 from dreamsr.core.device import choose_compute
 from dreamsr.data.shrinking import parse_degradation
 from dreamsr.errors import ConfigError, UsageError, printable
@@ -114,7 +114,7 @@ def bench(
     fresh: bool = False,
     save_outputs: Path | None = None,
     command_line: str = "",
-    on_progress: OnProgress | None = None,
+    on_progress: OnSweepProgress | None = None,
     on_notice: OnNotice = lambda _: None,
 ) -> Report:
     """Measure everything asked for. Finished images are kept in `work` and not computed again, unless `fresh`.
@@ -197,8 +197,8 @@ def _pairs(request: Request, models: Sequence[str], others: Sequence[str]) -> li
     return pairs + [(model, other) for model in models for other in ("bicubic", *others)]
 
 
-def _weights(request: Request, name: str, reference: str, on_notice: OnNotice) -> Weights:
-    return Weights(
+def _weights(request: Request, name: str, reference: str, on_notice: OnNotice) -> WeightsMethod:
+    return WeightsMethod(
         name,
         reference,
         steps=request.steps,
@@ -220,7 +220,7 @@ def _report(
     pairs: Sequence[tuple[str, str]],
     timings: Sequence[Mapping[str, Any]],
 ) -> Report:
-    models = [method for method in sweep.methods if isinstance(method, Weights)]
+    models = [method for method in sweep.methods if isinstance(method, WeightsMethod)]
     compute = models[0].compute if models else choose_compute(request.device, request.precision)
     first = sweep.datasets[0]
     words = first.protocol.words(

@@ -10,7 +10,7 @@ from dreamsr.bench.dataset import Dataset
 from dreamsr.bench.methods import Interpolation, Variant
 from dreamsr.bench.protocol import PROTOCOLS
 from dreamsr.bench.score import comparison
-from dreamsr.bench.weights import Weights
+from dreamsr.bench.weights import WeightsMethod
 from dreamsr.measure.metrics import PSNR_Y, SSIM_Y
 from dreamsr.measure.score import mean_of, score
 
@@ -19,7 +19,7 @@ AGREES = {PSNR_Y: 0.005, SSIM_Y: 0.00005}
 PUBLISHED = "published_"
 
 
-def weights_facts(method: Weights) -> dict[str, Any]:
+def weights_facts(method: WeightsMethod) -> dict[str, Any]:
     """What a report says of one weights file."""
     return {
         "name": method.name,

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dreamsr.bench.benchmark import FORMAT, OnNotice, Report, Request, bench, read_by
 from dreamsr.bench.places import Places, require_places
-from dreamsr.bench.sweep import OnProgress
+from dreamsr.bench.sweep import OnSweepProgress
 from dreamsr.disk import read_json
 from dreamsr.errors import DataError, UsageError, printable
 from dreamsr.measure.metrics import REPORTED
@@ -124,7 +124,7 @@ def check(
     run_commands: bool = False,
     work: Path | None = None,
     places: Places = NOWHERE,
-    on_progress: OnProgress | None = None,
+    on_progress: OnSweepProgress | None = None,
     on_notice: OnNotice = lambda _: None,
 ) -> Check:
     """Compute everything in a report anew, nothing taken from finished images, and compare.

@@ -16,8 +16,8 @@ import torch
 
 from dreamsr.bench.dataset import Dataset
 from dreamsr.bench.methods import Command, Interpolation, Method, Produced, Variant, filled
-from dreamsr.bench.sweep import OnProgress, Progress
-from dreamsr.bench.weights import Weights
+from dreamsr.bench.sweep import OnSweepProgress, SweepProgress
+from dreamsr.bench.weights import WeightsMethod
 from dreamsr.core import pixels as px
 from dreamsr.core.pixels import Pixels
 from dreamsr.core.samplers import restore
@@ -55,7 +55,7 @@ class Timings:
 
 
 def speed(
-    methods: Sequence[Method], dataset: Dataset, *, on_progress: OnProgress | None = None
+    methods: Sequence[Method], dataset: Dataset, *, on_progress: OnSweepProgress | None = None
 ) -> list[dict[str, Any]]:
     """One entry per method and number of steps. Folders of finished results have no speed and are left out.
 
@@ -66,7 +66,7 @@ def speed(
     found = []
     for number, (method, variant) in enumerate(todo):
         if on_progress is not None:
-            on_progress(Progress(number, len(todo), f"speed {method.name} {variant.label}", None))
+            on_progress(SweepProgress(number, len(todo), f"speed {method.name} {variant.label}", None))
         entry = {"method": method.name, "kind": method.kind, "steps": variant.steps}
         try:
             found.append({**entry, **_measure(method, variant, low, dataset.scale)})
@@ -78,13 +78,13 @@ def speed(
 
 
 def _variants(method: Method) -> Sequence[Variant]:
-    if isinstance(method, Weights):
+    if isinstance(method, WeightsMethod):
         return [Variant(steps, 0.0, 0) for steps in method.steps]
     return [Variant()] if isinstance(method, Command | Interpolation) else []
 
 
 def _measure(method: Method, variant: Variant, low: Pixels, scale: int) -> dict[str, Any]:
-    if isinstance(method, Weights):
+    if isinstance(method, WeightsMethod):
         return _weights_speed(method, variant, low, scale)
     if isinstance(method, Command):
         return _command_speed(method, low, scale)
@@ -103,7 +103,7 @@ def repeated(low: Pixels, run: Callable[[], Produced]) -> Timings:
     )
 
 
-def _weights_speed(method: Weights, variant: Variant, low: Pixels, scale: int) -> dict[str, Any]:
+def _weights_speed(method: WeightsMethod, variant: Variant, low: Pixels, scale: int) -> dict[str, Any]:
     cold = _cold(method, variant, low, scale)
     method.warm_up(low, scale)
     last: list[Produced] = []
@@ -125,7 +125,7 @@ def _weights_speed(method: Weights, variant: Variant, low: Pixels, scale: int) -
     }
 
 
-def _cold(method: Weights, variant: Variant, low: Pixels, scale: int) -> Cost:
+def _cold(method: WeightsMethod, variant: Variant, low: Pixels, scale: int) -> Cost:
     """A fresh process, as a user starts it: imports, loading, one picture read and written."""
     words = [sys.executable, "-m", "dreamsr", "upscale", "{input}", "-o", "{output}", "-s", str(scale)]
     words += ["--weights", str(method.path), "--steps", str(variant.steps), "--device", str(method.compute.device)]
@@ -150,7 +150,7 @@ def _from_file(template: str, low: Pixels, scale: int, *, times: int, timeout_s:
         return [run_command(words, timeout_s=timeout_s) for _ in range(times)]
 
 
-def best_batch(method: Weights, steps: int, low: Pixels) -> dict[str, Any]:
+def best_batch(method: WeightsMethod, steps: int, low: Pixels) -> dict[str, Any]:
     """Seconds per megapixel of BATCH_LOW_PX square pieces by batch size, doubled as long as it pays and fits."""
     piece = px.to_tensor(np.ascontiguousarray(low[:BATCH_LOW_PX, :BATCH_LOW_PX]))
     rates: dict[int, float] = {}
@@ -172,7 +172,7 @@ def best_batch(method: Weights, steps: int, low: Pixels) -> dict[str, Any]:
     }
 
 
-def _batch_seconds(method: Weights, steps: int, piece: torch.Tensor, batch: int) -> float:
+def _batch_seconds(method: WeightsMethod, steps: int, piece: torch.Tensor, batch: int) -> float:
     """The median of three runs of the bare net and sampler."""
     denoiser, device = method.upscaler.denoiser, method.compute.device
     small = piece.expand(batch, -1, -1, -1).to(device, memory_format=torch.channels_last)

@@ -27,7 +27,7 @@ from dreamsr.pictures.write import encode_picture, write_picture
 
 
 @dataclass(frozen=True)
-class Progress:
+class SweepProgress:
     """`done` of `total` images, what is being done, and the seconds left as far as can be told."""
 
     done: int
@@ -36,7 +36,7 @@ class Progress:
     seconds_left: float | None
 
 
-OnProgress = Callable[[Progress], None]
+OnSweepProgress = Callable[[SweepProgress], None]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Job:
+class Measurement:
     """One image by one variant, still to be done."""
 
     dataset: Dataset
@@ -81,12 +81,12 @@ class Job:
 class Clock:
     """The time left, from seconds per unit of work of each method so far."""
 
-    jobs: Sequence[Job]
+    jobs: Sequence[Measurement]
     done: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     work: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
-    def tick(self, job: Job, seconds: float | None) -> None:
+    def tick(self, job: Measurement, seconds: float | None) -> None:
         """`job` is finished; `seconds` is None where it was finished before."""
         self.done += 1
         if seconds is not None:
@@ -115,7 +115,7 @@ class Sweep:
     results: list[Result] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
 
-    def run(self, on_progress: OnProgress | None = None) -> None:
+    def run(self, on_progress: OnSweepProgress | None = None) -> None:
         """Do everything. Raises DataError for folders of results that lack a picture, before anything is computed."""
         self._check_outputs()
         jobs = list(self._jobs())
@@ -123,22 +123,22 @@ class Sweep:
         for index, job in enumerate(jobs):
             if on_progress is not None:
                 doing = " ".join(p for p in (job.dataset.name, job.method.name, job.variant.label) if p)
-                on_progress(Progress(index, len(jobs), doing, clock.seconds_left()))
+                on_progress(SweepProgress(index, len(jobs), doing, clock.seconds_left()))
             started = time.perf_counter()
             clock.tick(job, time.perf_counter() - started if self._do(job) else None)
             if index + 1 == len(jobs) or jobs[index + 1].method is not job.method:
                 job.method.release()
         if on_progress is not None:
-            on_progress(Progress(len(jobs), len(jobs), "done", 0.0))
+            on_progress(SweepProgress(len(jobs), len(jobs), "done", 0.0))
 
-    def _jobs(self) -> Iterator[Job]:
+    def _jobs(self) -> Iterator[Measurement]:
         """Method by method, so that weights are loaded once; image by image, so that pictures are read once."""
         for method in self.methods:
             variants = method.variants()
             for dataset in self.datasets:
                 for number in range(len(dataset)):
                     for variant in variants:
-                        yield Job(dataset, number, method, variant)
+                        yield Measurement(dataset, number, method, variant)
 
     def _check_outputs(self) -> None:
         for method in self.methods:
@@ -147,7 +147,7 @@ class Sweep:
                     for number in range(len(dataset)):
                         method.run(dataset, number, Variant())
 
-    def _do(self, job: Job) -> bool:
+    def _do(self, job: Measurement) -> bool:
         """One job; whether anything had to be computed."""
         if any((f.dataset, f.method) == (job.dataset.name, job.method.name) for f in self.failures):
             return False
@@ -178,7 +178,7 @@ class Sweep:
         )
         return not finished
 
-    def _fail(self, job: Job, message: str) -> None:
+    def _fail(self, job: Measurement, message: str) -> None:
         """A method that fails on one picture has no figure for the set: its other pictures are taken back."""
         self.failures.append(Failure(job.dataset.name, job.method.name, message))
         self.results = [r for r in self.results if (r.dataset, r.method) != (job.dataset.name, job.method.name)]
@@ -188,7 +188,7 @@ class Sweep:
         keys = self.perceptual.keys if record.scores.get(PSNR_RGB.key) is not None else ()
         return all(record.scores.get(key) is not None for key in keys)
 
-    def _is_saved(self, job: Job, record: Record) -> bool:
+    def _is_saved(self, job: Measurement, record: Record) -> bool:
         """Whether exactly this result lies where results are to be saved, if they are."""
         if self.outputs is None or not record.crop_png:
             return True
@@ -197,7 +197,7 @@ class Sweep:
         except ImageError:
             return False
 
-    def _compute(self, job: Job, item: Item) -> Record:
+    def _compute(self, job: Measurement, item: Item) -> Record:
         produced = job.method.run(job.dataset, job.number, job.variant)
         scores = score(comparison(produced, item, job.dataset), self.perceptual)
         pixels = produced.pixels
@@ -214,7 +214,7 @@ class Sweep:
             "" if pixels is None else png_base64(item.show(pixels)),
         )
 
-    def _save(self, job: Job, pixels: Pixels) -> None:
+    def _save(self, job: Measurement, pixels: Pixels) -> None:
         path = self._place(job)
         ensure_folder(path.parent)
         write_picture(path, Picture(pixels))
@@ -223,7 +223,7 @@ class Sweep:
         """Where every enlarged picture will be saved, if they are."""
         return [] if self.outputs is None else [self._place(job) for job in self._jobs()]
 
-    def _place(self, job: Job) -> Path:
+    def _place(self, job: Measurement) -> Path:
         assert self.outputs is not None
         variant = "-".join(part for part in (job.method.name, job.variant.label) if part)
         name = f"{job.dataset.paths[job.number].stem}.png"
@@ -235,7 +235,7 @@ def folder_name(name: str) -> str:
     return "_" if name in (".", "..") else re.sub(r"[\\/\0]", "_", name)
 
 
-def identity_of(job: Job, item: Item) -> dict[str, Any]:
+def identity_of(job: Measurement, item: Item) -> dict[str, Any]:
     """All that the record of a job depends on, as JSON values."""
     return {
         "item": item.fingerprint,

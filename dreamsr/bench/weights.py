@@ -23,7 +23,7 @@ from dreamsr.weights.file import FILE_NAME
 WARM_UP_PX = 32
 
 
-class Weights:
+class WeightsMethod:
     """One weights file at several numbers of steps, stochasticities and seeds; loaded when first run."""
 
     kind: Kind = "weights"

@@ -16,7 +16,7 @@ from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
     from dreamsr.bench.places import Places
-    from dreamsr.bench.sweep import OnProgress, Progress
+    from dreamsr.bench.sweep import OnSweepProgress, SweepProgress
 
 WITH, OTHERS, RULES, REPORTS = "Sweep", "Other tools", "Protocol", "Reports"
 
@@ -198,7 +198,7 @@ def _check(path: Path, work: Path | None, places: Places, *, run_commands: bool,
 
 
 @contextmanager
-def _progress(quiet: bool) -> Iterator[OnProgress | None]:
+def _progress(quiet: bool) -> Iterator[OnSweepProgress | None]:
     """A bar with the time left; every tenth of the work as a plain line where there is no terminal."""
     with console.bars(quiet=quiet) as bars:
         if bars is None:
@@ -206,7 +206,7 @@ def _progress(quiet: bool) -> Iterator[OnProgress | None]:
             return
         task = bars.add_task("measuring", total=None)
 
-        def show(progress: Progress) -> None:
+        def show(progress: SweepProgress) -> None:
             bars.update(
                 task, description=progress.doing + _left(progress), completed=progress.done, total=progress.total
             )
@@ -214,10 +214,10 @@ def _progress(quiet: bool) -> Iterator[OnProgress | None]:
         yield show
 
 
-def _plain_progress() -> OnProgress:
+def _plain_progress() -> OnSweepProgress:
     told: set[tuple[int, int]] = set()
 
-    def show(progress: Progress) -> None:
+    def show(progress: SweepProgress) -> None:
         tenth = (progress.total, 10 * progress.done // max(1, progress.total))
         if tenth in told or progress.done == 0:
             return
@@ -227,7 +227,7 @@ def _plain_progress() -> OnProgress:
     return show
 
 
-def _left(progress: Progress) -> str:
+def _left(progress: SweepProgress) -> str:
     return "" if progress.seconds_left is None else f", {_duration(progress.seconds_left)} left"
 
 

@@ -89,11 +89,11 @@ class Strip:
     pixels: Tensor
 
 
-Compute = Callable[[Window, Window], Tensor]
+WindowWork = Callable[[Window, Window], Tensor]
 """(rows, columns) of the small image -> [3, scale*rows, scale*columns] of the large one."""
 
 
-def blend(height: int, width: int, *, scale: Fraction | int, tile: int, compute: Compute) -> Iterator[Strip]:
+def blend(height: int, width: int, *, scale: Fraction | int, tile: int, compute: WindowWork) -> Iterator[Strip]:
     """Run `compute` over all tiles of a height x width image, row by row, and yield finished strips downward.
 
     height * scale and width * scale must be whole.
@@ -111,7 +111,7 @@ def blend(height: int, width: int, *, scale: Fraction | int, tile: int, compute:
         yield Strip(row.enlarged(scale).start, band[:, :ready])
 
 
-def _blend_row(row: Window, columns: list[Window], width: int, scale: Fraction | int, compute: Compute) -> Tensor:
+def _blend_row(row: Window, columns: list[Window], width: int, scale: Fraction | int, compute: WindowWork) -> Tensor:
     """One row of tiles, blended sideways only: [3, scale*row.size, scale*width]."""
     band = torch.zeros(3, row.enlarged(scale).size, int(scale * width))
     for column in columns:

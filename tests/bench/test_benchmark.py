@@ -26,7 +26,7 @@ from dreamsr.bench.check import check
 from dreamsr.bench.report import to_csv, to_json
 from dreamsr.bench.score import hints
 from dreamsr.bench.store import Store
-from dreamsr.bench.sweep import Progress
+from dreamsr.bench.sweep import SweepProgress
 from dreamsr.bench.weights import weights_name
 from dreamsr.core.pixels import Pixels
 from dreamsr.errors import ConfigError, DataError, UsageError, WeightsError
@@ -138,10 +138,10 @@ def test_an_interrupted_sweep_goes_on_and_computes_nothing_twice(
     request_for: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = bench(request_for, work=tmp_path / "elsewhere").data["rows"]
-    calls: list[sweep.Job] = []
+    calls: list[sweep.Measurement] = []
     compute = sweep.Sweep._compute
 
-    def counting(self: sweep.Sweep, job: sweep.Job, item: Any) -> Any:
+    def counting(self: sweep.Sweep, job: sweep.Measurement, item: Any) -> Any:
         calls.append(job)
         if len(calls) == 6:
             raise KeyboardInterrupt
@@ -169,7 +169,7 @@ def test_damaged_records_are_computed_again(request_for: Request, tmp_path: Path
 
 
 def test_progress_counts_up_and_tells_the_time_left(request_for: Request, tmp_path: Path) -> None:
-    heard: list[Progress] = []
+    heard: list[SweepProgress] = []
     run(request_for, tmp_path, on_progress=heard.append)
     assert [p.done for p in heard] == list(range(9))
     assert all(p.total == 8 for p in heard)

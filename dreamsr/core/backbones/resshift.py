@@ -82,7 +82,7 @@ class ScaledBlock(nn.Module):
         return shortcut + change  # [B,O,h,w]
 
 
-class Stage(nn.Module):
+class ResShiftStage(nn.Module):
     """A residual block and, where asked, a Swin block after it. x [B,I,h,w], embedding [B,E] -> [B,O,h,w]."""
 
     def __init__(self, config: ResShiftConfig, inputs: int, outputs: int, *, embedding: int, swin: bool) -> None:
@@ -113,7 +113,7 @@ class SwinUNet(nn.Module):
         blocks = config.blocks_per_level
 
         def stages(into: list[int], width: int) -> nn.ModuleList:
-            made = (Stage(config, c, width, embedding=embedding, swin=j == 0) for j, c in enumerate(into))
+            made = (ResShiftStage(config, c, width, embedding=embedding, swin=j == 0) for j, c in enumerate(into))
             return nn.ModuleList(made)
 
         self.multiple = 2 ** (len(widths) - 1)
