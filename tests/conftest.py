@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,15 @@ from dreamsr.weights.file import save_weights
 if TYPE_CHECKING:
     from tests.weights.hub_machine import Machine
     from tests.weights.hub_server import Hub
+
+
+def pytest_configure() -> None:
+    """Listen to signals that whatever started the tests has ignored (nohup, a shell's background); children inherit."""
+    for name, handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
+
 
 TINY = ModelConfig(sizes=RefinerConfig(encoder_channels=8, encoder_blocks=1, channels=(8, 8), blocks_per_level=1))
 

@@ -572,7 +572,7 @@ def test_progress_for_programs_is_one_event_a_line(upscale: Run, capsys: pytest.
 def test_lines_come_every_thirty_seconds(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     now = [0.0]
     monkeypatch.setattr(upscale_view.time, "monotonic", lambda: now[0])
-    report = upscale_view.Report(None, as_json=False, quiet=False)
+    report = upscale_view.UpscaleReport(None, as_json=False, quiet=False)
     job = Job(Source(Path("a.png")), Path("b.png"), "PNG", 10, 10, 40, 40)
     report.planned([job], [])
     report.started(job)
@@ -588,7 +588,7 @@ def test_a_word_comes_where_planning_takes_more_than_a_second(
 ) -> None:
     now = [0.0]
     monkeypatch.setattr(upscale_view.time, "monotonic", lambda: now[0])
-    report = upscale_view.Report(None, as_json=False, quiet=False)
+    report = upscale_view.UpscaleReport(None, as_json=False, quiet=False)
     report.planning(20_000)
     assert capsys.readouterr().err == ""
     for now[0] in (1.1, 2.2):
@@ -606,7 +606,7 @@ def test_an_interrupted_batch_says_how_to_go_on(
         if job.source.label == "b.png":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(upscale_view.Report, "started", interrupt)
+    monkeypatch.setattr(upscale_view.UpscaleReport, "started", interrupt)
     assert upscale("a.png", "b.png", "c.png") == 130
     assert "1 of 3 done; go on with --if-exists skip\n" in capsys.readouterr().err
     assert not Path("b_x4.png").exists()
