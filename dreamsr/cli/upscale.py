@@ -224,7 +224,7 @@ def upscale(
     width: Width = None,
     height: Height = None,
     max_side: MaxSide = None,
-    weights: Weights = "clean-x4",
+    weights: Weights = "photo-x4",
     steps: Steps = None,
     fidelity: Fidelity = 0.0,
     denoise: Denoise = 1.0,

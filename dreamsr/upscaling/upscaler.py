@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_WEIGHTS", "OnProgress", "Progress", "Settings", "Size", "Upscaler", "upscale"]
 
-DEFAULT_WEIGHTS = "clean-x4"
+DEFAULT_WEIGHTS = "photo-x4"
 FALLBACK_STEPS = 4
 
 
