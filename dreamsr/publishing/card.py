@@ -135,7 +135,7 @@ def _row(cells: Sequence[str]) -> str:
 def _limits(entry: WeightsEntry) -> str:
     return (
         "## Limits\n\nEnlarged detail is a guess: do not take faces, text or number plates in the result for evidence. "
-        f"Trained for pictures shrunk by {entry.degradation}; other blur, noise and compression are not removed."
+        f"Trained for small pictures made by {entry.degradation}; what else happened to a picture is not mended."
     )
 
 

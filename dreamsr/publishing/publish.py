@@ -8,13 +8,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from dreamsr.config import to_mapping
 from dreamsr.core import resize
-from dreamsr.core.model import ModelConfig
 from dreamsr.core.pixels import Pixels, from_tensor, to_tensor
 from dreamsr.disk import ensure_folder, write_bytes_atomically
 from dreamsr.errors import OutputError, UsageError, WeightsError, printable
@@ -25,13 +23,17 @@ from dreamsr.publishing.card import model_card
 from dreamsr.publishing.metrics import read_metrics
 from dreamsr.upscaling.outputs import require_folder
 from dreamsr.upscaling.upscaler import Upscaler, recommended_steps
-from dreamsr.weights.file import FILE_NAME, load_weights
+from dreamsr.weights.file import FILE_NAME, Weights, load_weights
 from dreamsr.weights.push import upload
 from dreamsr.weights.registry import NAME, REPO, WeightsEntry, parse_registry, table
 from dreamsr.weights.resolve import resolve_weights
 
 SAMPLE_LOW_PX = 96
-DEGRADATION = "MATLAB bicubic, 8 bit"
+DEGRADATIONS = {
+    "everything": "MATLAB bicubic, 8 bit",
+    "colour": "blur, resizing, noise and compression, as cameras and the web leave pictures, 8 bit",
+}
+"""How small pictures were made in training, by what the weights hold of theirs."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class About:
     training_data_licence: str
     name: str = ""
     description: str = ""
-    degradation: str = DEGRADATION
+    degradation: str = ""
     metrics: Path | None = None
     sample: Path | None = None
 
@@ -70,7 +72,7 @@ def stage(run: Path, repo: str, about: About) -> Staged:
         )
     path = resolve_weights(str(run.absolute()))
     weights, content = load_weights(path), path.read_bytes()
-    entry = _entry(repo, about, weights.config, weights.facts, content)
+    entry = _entry(repo, about, weights, content)
     sample = _sample(path, about.sample, weights.config.scale)
     card = model_card(entry, weights.config, weights.facts, reference=repo, has_sample=True)
     files = {
@@ -108,7 +110,8 @@ def write_stage(staged: Staged, folder: Path) -> None:
         write_bytes_atomically(folder / name, content)
 
 
-def _entry(repo: str, about: About, config: ModelConfig, facts: Mapping[str, Any], content: bytes) -> WeightsEntry:
+def _entry(repo: str, about: About, weights: Weights, content: bytes) -> WeightsEntry:
+    config, facts, traits = weights.config, weights.facts, weights.traits
     name = about.name or repo.split("/")[1].lower()
     if not NAME.fullmatch(name):
         raise UsageError(f"--name is {name!r}, but it must be made of a-z, 0-9, '.', '_' and '-'")
@@ -118,7 +121,7 @@ def _entry(repo: str, about: About, config: ModelConfig, facts: Mapping[str, Any
         description=about.description or f"{config.scale}x super-resolution with the {config.backbone} backbone",
         backbone=config.backbone,
         scale=config.scale,
-        degradation=about.degradation,
+        degradation=about.degradation or DEGRADATIONS[traits.holds],
         steps=recommended_steps(facts),
         sha256=sha256,
         size_bytes=len(content),

@@ -259,6 +259,17 @@ def test_the_sample_shows_three_pictures(staged: Any, run: Path, tmp_path: Path)
         assert picture.size == (3 * 200, 144)
 
 
+def test_the_card_names_the_damage_that_was_trained_on(staged: Any, run: Path, tmp_path: Path) -> None:
+    assert staged.entry.degradation == "MATLAB bicubic, 8 bit"
+    weights = load_weights(run / "model.safetensors")
+    facts = {**weights.facts, "train": {**weights.facts["train"], "degradation": "photo"}}
+    path = tmp_path / "photo.safetensors"
+    save_weights(path, weights.net.state_dict(), TINY, facts=facts, dtype=torch.float32)
+    damaged = stage(path, "user/photo", ABOUT)
+    assert "compression" in damaged.entry.degradation
+    assert damaged.entry.degradation in damaged.files["README.md"].decode()
+
+
 def test_a_stage_is_the_repository_and_its_table(staged: Any, run: Path, tmp_path: Path) -> None:
     write_stage(staged, tmp_path / "stage")
     assert (tmp_path / "stage" / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
