@@ -39,6 +39,12 @@ class Traits:
     holds: Holds = "everything"
     finished: bool = False
 
+    @classmethod
+    def of(cls, *, degradation: object, finish_steps: object) -> Traits:
+        """What training on small pictures of a `degradation`, with so many finishing steps, makes of a net."""
+        finished = isinstance(finish_steps, int) and finish_steps > 0
+        return cls(holds="everything" if degradation == "bicubic" else "colour", finished=finished)
+
 
 @dataclass(frozen=True)
 class Condition:

@@ -215,8 +215,7 @@ class TrainConfig:
     @property
     def traits(self) -> Traits:
         """What this training makes of a net; `Weights.traits` reads the same from a header."""
-        clean = self.degradation == "bicubic"
-        return Traits(holds="everything" if clean else "colour", finished=self.finish.steps > 0)
+        return Traits.of(degradation=self.degradation, finish_steps=self.finish.steps)
 
     @property
     def usual_steps(self) -> int:

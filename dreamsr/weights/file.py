@@ -54,8 +54,7 @@ class Weights:
         settings = settings if isinstance(settings, dict) else {}
         finish = settings.get("finish")
         steps = finish.get("steps", 0) if isinstance(finish, dict) else 0
-        clean = settings.get("degradation", "bicubic") == "bicubic"
-        return Traits(holds="everything" if clean else "colour", finished=isinstance(steps, int) and steps > 0)
+        return Traits.of(degradation=settings.get("degradation", "bicubic"), finish_steps=steps)
 
 
 class _Unfit(Exception):
