@@ -11,7 +11,6 @@ import functools
 import io
 import re
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -67,6 +66,8 @@ def _jpeg_damage(data: bytes) -> str:
 
 def _jpeg_warnings(data: bytes) -> list[str]:
     """What libjpeg says of the data. Pillow asks it to be silent; OpenCV's copy prints, the first warning at least."""
+    import cv2  # only pictures that need it wait for it
+
     how = cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_IGNORE_ORIENTATION  # all data is looked at, few pixels are made
     with caught() as lines:
         try:
