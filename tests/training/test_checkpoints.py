@@ -10,18 +10,9 @@ from dreamsr.training.checkpoints import checkpoints, read_state, write_state
 from dreamsr.training.config import DreamConfig, FinishConfig
 from dreamsr.training.resuming import MAY_CHANGE, with_short_warmup
 from dreamsr.training.step import learning_rate
-from tests.training.tiny_runs import TINY, checkpoint, draw_pictures, one_thread, run, same
+from tests.training.tiny_runs import TINY, checkpoint, draw_pictures, run, same
 
-
-@pytest.fixture(autouse=True)
-def single_threaded():
-    with one_thread():
-        yield
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return draw_pictures(tmp_path_factory.mktemp("data"))
+pytestmark = pytest.mark.usefixtures("single_threaded")
 
 
 def names(out):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from dreamsr.training.state import Run, begin
 from dreamsr.training.step import learning_rate
 from dreamsr.weights.file import load_weights
 from tests.training.test_processes import in_two
-from tests.training.tiny_runs import MODELS, TINY, checkpoint, draw_pictures, largest_difference, one_thread, run, same
+from tests.training.tiny_runs import MODELS, TINY, checkpoint, largest_difference, run, same
 
 CPU = Compute(torch.device("cpu"), torch.float32, "test")
 FINISH = FinishConfig(
@@ -45,15 +44,7 @@ CONFIG = replace(TINY, finish=FINISH)
 """Steps 0 and 1 train the base, 2 is plain, 3 dreams, 4 to 7 finish."""
 
 
-@pytest.fixture(autouse=True)
-def single_threaded() -> Iterator[None]:
-    with one_thread():
-        yield
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> DataSource:
-    return draw_pictures(tmp_path_factory.mktemp("data"))
+pytestmark = pytest.mark.usefixtures("single_threaded")
 
 
 def ready(config: TrainConfig, data: DataSource, *, number: int = 0) -> tuple[Run, FinishLoss, Batch]:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,21 +22,13 @@ from dreamsr.data.sources import DataSource
 from dreamsr.errors import DataError, DreamsrError, UsageError
 from dreamsr.processes import launched
 from dreamsr.training.loader import Batches
-from tests.training.tiny_runs import TINY, checkpoint, draw_pictures, largest_difference, one_thread, run, same
+from tests.training.tiny_runs import TINY, checkpoint, draw_pictures, largest_difference, run, same
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="forks")
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="forks"),
+    pytest.mark.usefixtures("single_threaded"),
+]
 ROOT = Path(__file__).resolve().parent.parent.parent
-
-
-@pytest.fixture(autouse=True)
-def single_threaded() -> Iterator[None]:
-    with one_thread():
-        yield
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> DataSource:
-    return draw_pictures(tmp_path_factory.mktemp("data"))
 
 
 def free_port() -> int:

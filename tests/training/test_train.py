@@ -30,21 +30,13 @@ from dreamsr.training.state import begin
 from dreamsr.training.step import StepLoss, learning_rate
 from dreamsr.training.stopping import StopRequest
 from dreamsr.weights.file import load_weights
-from tests.training.tiny_runs import MODELS, TINY, checkpoint, draw_pictures, largest_difference, one_thread, run, same
+from tests.training.tiny_runs import MODELS, TINY, checkpoint, draw_pictures, largest_difference, run, same
 
 CPU = Compute(torch.device("cpu"), torch.float32, "test")
 PLAIN = DreamConfig(power=math.inf)
 
 
-@pytest.fixture(autouse=True)
-def single_threaded():
-    with one_thread():
-        yield
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return draw_pictures(tmp_path_factory.mktemp("data"))
+pytestmark = pytest.mark.usefixtures("single_threaded")
 
 
 def interrupt_at(step):
