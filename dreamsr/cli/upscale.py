@@ -258,10 +258,10 @@ def upscale(
     from dreamsr.upscaling.files import Options, upscale_files
     from dreamsr.upscaling.plan import Request
     from dreamsr.upscaling.settings import Settings
+    from dreamsr.weights.registry import denoise_partner
 
     size = _size(scale, width, height, max_side)
-    if not 0 <= denoise <= 1:
-        raise UsageError(f"--denoise is {denoise:g}, but it must be in 0..1")
+    denoise_partner(weights, denoise)  # told before any work, and by --dry-run
     settings = Settings(steps=steps, seed=seed, fidelity=fidelity, tile_px=_tile(tile), match=match)
     policy, limit = cast("IfExists", if_exists), DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
     data = _standard_input(inputs)

@@ -26,7 +26,7 @@ from dreamsr.upscaling.settings import OnProgress, Progress, Settings
 from dreamsr.upscaling.sizes import Pass, Size, check_target, plan_passes
 from dreamsr.upscaling.tiled import Counter, TiledRun
 from dreamsr.weights.file import load_weights
-from dreamsr.weights.registry import registry
+from dreamsr.weights.registry import denoise_partner
 from dreamsr.weights.resolve import resolve_weights
 
 if TYPE_CHECKING:
@@ -42,17 +42,6 @@ def recommended_steps(facts: Mapping[str, Any]) -> int:
     """How many steps the header of some weights recommends; `FALLBACK_STEPS` where it says nothing usable."""
     told = facts.get("default_steps")
     return told if isinstance(told, int) and told > 0 else FALLBACK_STEPS
-
-
-def denoise_partner(weights: str, denoise: float) -> str:
-    """The name of the weights to mix `weights` with. Raises UsageError where there are none, or `denoise` cannot be."""
-    if not 0 <= denoise <= 1:
-        raise UsageError(f"--denoise is {denoise:g}, but it must be in 0..1")
-    tables = registry()
-    if weights in tables and (partner := tables[weights].denoise_partner):
-        return partner
-    able = ", ".join(name for name, entry in tables.items() if entry.denoise_partner) or "none yet"
-    raise UsageError(f"--denoise works with weights that have a partner to be mixed with ({able}), not with {weights}")
 
 
 def mixed(own: Mapping[str, Tensor], other: Mapping[str, Tensor], share: float, partner: str) -> dict[str, Tensor]:
@@ -86,12 +75,12 @@ class Upscaler:
         on_notice: Callable[[str], None] | None = None,
         on_download: Callable[[int, int], None] | None = None,
     ) -> None:
+        partner = denoise_partner(str(weights), denoise)
         self.compute = choose_compute(device, precision)
         self.path = resolve_weights(str(weights), on_notice=on_notice, on_progress=on_download)
         self.weights = load_weights(self.path)
-        if denoise != 1:
+        if partner:
             own = self.weights.net.state_dict()
-            partner = denoise_partner(str(weights), denoise)
             other = load_weights(resolve_weights(partner, on_notice=on_notice, on_progress=on_download))
             self.weights.net.load_state_dict(mixed(own, other.net.state_dict(), denoise, partner))
         net = self.weights.net.to(self.compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from dreamsr.errors import WeightsError
+from dreamsr.errors import UsageError, WeightsError
 
 FILE_NAME = "weights.toml"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
@@ -66,6 +66,22 @@ def registry() -> Mapping[str, WeightsEntry]:
 def describe_weights(name: str) -> WeightsEntry | None:
     """The table of `name`, or None if weights.toml has no such name."""
     return registry().get(name)
+
+
+def denoise_partner(weights: str, denoise: float) -> str:
+    """The name of the weights to mix `weights` with, "" for 1, which leaves them as they are.
+
+    Raises UsageError where there are none to mix with, or `denoise` cannot be.
+    """
+    if not 0 <= denoise <= 1:
+        raise UsageError(f"--denoise is {denoise:g}, but it must be in 0..1")
+    if denoise == 1:
+        return ""
+    tables = registry()
+    if weights in tables and (partner := tables[weights].denoise_partner):
+        return partner
+    able = ", ".join(name for name, entry in tables.items() if entry.denoise_partner) or "none yet"
+    raise UsageError(f"--denoise works with weights that have a partner to be mixed with ({able}), not with {weights}")
 
 
 def registry_file() -> Path:

@@ -116,6 +116,15 @@ def test_denoise_without_a_partner_or_out_of_range_is_refused(weights: str, deno
         Upscaler(weights, "cpu", denoise=denoise)
 
 
+@pytest.mark.usefixtures("partners")
+def test_a_missing_partner_is_told_before_anything_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dreamsr.upscaling import upscaler
+
+    monkeypatch.setattr(upscaler, "resolve_weights", lambda *_, **__: pytest.fail("fetched"))
+    with pytest.raises(UsageError, match=r"^--denoise works with"):
+        Upscaler("clean", "cpu", denoise=0.5)
+
+
 def test_other_nets_are_not_mixed() -> None:
     with pytest.raises(WeightsError, match="other is another net"):
         mixed({"a": torch.zeros(2)}, {"a": torch.zeros(3)}, 0.5, "other")
