@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 from dreamsr.disk import remove_stale_temps, write_bytes_atomically
 from dreamsr.errors import DamagedError, DreamsrError, ImageError, OutputError
+from dreamsr.outputs import require_place
 from dreamsr.pictures.folders import Problem, is_file
 from dreamsr.pictures.losses import not_written
 from dreamsr.pictures.picture import KEEPS_ALPHA, Picture
@@ -19,7 +20,6 @@ from dreamsr.pictures.read import is_complete_picture, probe_picture, read_pictu
 from dreamsr.pictures.write import encode_picture
 from dreamsr.processes import Processes, joined
 from dreamsr.upscaling.compare import Slider, make_slider, write_page
-from dreamsr.upscaling.outputs import require_place
 from dreamsr.upscaling.plan import Job, OnPlanning, Plan, Request, plan
 from dreamsr.upscaling.settings import OnProgress, Progress, Settings
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dreamsr.errors import DreamsrError, ImageError, OutputError, UsageError, printable
+from dreamsr.outputs import POLICIES, IfExists, Output, Protected, free_name, is_device, plan_outputs
 from dreamsr.pictures.folders import Problem, Source, find_sources, identity, is_file
 from dreamsr.pictures.picture import PictureInfo
 from dreamsr.pictures.read import DEFAULT_MAX_PIXELS, probe_picture
@@ -17,18 +18,15 @@ from dreamsr.upscaling.naming import (
     Destination,
     Naming,
     chosen_format,
-    free_name,
     parse_destination,
     parse_format,
     targets,
 )
-from dreamsr.upscaling.outputs import IfExists, Output, Protected, is_device, plan_outputs
 from dreamsr.upscaling.sizes import Size, check_target
 
 OnPlanning = Callable[[int], None]
 """Hears how many files there are, once for each that was looked at."""
 PAGE_ENDINGS = (".html", ".htm")
-POLICIES: tuple[IfExists, ...] = ("error", "skip", "overwrite", "rename")
 
 
 @dataclass(frozen=True)
