@@ -81,7 +81,7 @@ class TiledRun:
             if run.tile // 2 < smallest:
                 raise DeviceError(
                     f"out of memory on {self.denoiser.compute.device} even with tiles of {run.tile} px; "
-                    "close other programs or choose another --device"
+                    "close other programs or choose another `device`"
                 )
             run = replace(run, tile=run.tile // 2)
             if self.denoiser.compute.device.type == "cuda":
