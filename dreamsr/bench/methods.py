@@ -1,4 +1,4 @@
-"""What can be measured: interpolation, other tools' folders, other tools' commands; bench_weights.py has ours."""
+"""What can be measured: interpolation, other tools' folders, other tools' commands; weights.py has ours."""
 
 from __future__ import annotations
 
