@@ -5,7 +5,9 @@ so the lists only shrink.
 """
 
 import ast
+import io
 import re
+import tokenize
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import combinations
@@ -84,6 +86,9 @@ OPTIONS_SPELLED = {
 }
 """Modules below cli/ with an option in their strings, until errors name the field; in how many strings at most."""
 
+FILE_NAME = re.compile(r"(?<![\w./<{-])((?:[\w-]+/)*[\w-]+\.py)\b")
+"""A module as prose names it: from the folder that it stands in, or from one above."""
+
 WITHOUT_README = {"cli"}
 """Its commands are told at the rooms that they open."""
 
@@ -102,6 +107,31 @@ def texts(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
             yield node.value
+
+
+def prose(path: Path) -> Iterator[str]:
+    """Docstrings and comments of a module, or the whole of a README."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        yield text
+        return
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.value.value
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.string
+
+
+def test_modules_that_prose_names_are_there() -> None:
+    root = PACKAGE.parent
+    tests = sorted((root / "tests").rglob("*.py"))
+    there = [f"/{path.relative_to(root).as_posix()}" for path in (*MODULES, *tests)]
+    places = [*MODULES, *tests, root / "README.md", *sorted(PACKAGE.rglob("README.md"))]
+    named = {(path.relative_to(root).as_posix(), name) for path in places for text in prose(path)
+             for name in FILE_NAME.findall(text)}  # fmt: skip
+    assert len(named) > 50
+    assert {(place, name) for place, name in named if not any(path.endswith(f"/{name}") for path in there)} == set()
 
 
 def test_a_folder_holds_few_files() -> None:
