@@ -8,9 +8,9 @@ from pathlib import Path
 
 from dreamsr.data.sources import DataSource
 from dreamsr.errors import OutputError, printable
-from dreamsr.training.checkpoints import FOLDER
-from dreamsr.training.log import TENSORBOARD
-from dreamsr.training.validation import SAMPLES
+from dreamsr.training.results.checkpoints import FOLDER
+from dreamsr.training.results.log import TENSORBOARD
+from dreamsr.training.results.validation import SAMPLES
 from dreamsr.upscaling.outputs import Protected, require_folder
 
 WRITTEN = (FOLDER, SAMPLES, TENSORBOARD)
