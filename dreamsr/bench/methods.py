@@ -1,4 +1,4 @@
-"""What can be measured: interpolation, other tools' folders, other tools' commands; bench_weights.py has ours."""
+"""What can be measured: interpolation, other tools' folders, other tools' commands; weights.py has ours."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from dreamsr.measure.cost import measured, run_command
 from dreamsr.pictures.lanczos import resized
 from dreamsr.pictures.picture import Picture
 from dreamsr.pictures.write import write_picture
+from dreamsr.processes import users_environment
 
 Kind = Literal["interpolation", "weights", "outputs", "command"]
 CPU = torch.device("cpu")
@@ -187,7 +188,7 @@ class Command:
             source, result = Path(folder, f"{item.name}.png"), Path(folder, f"{item.name}_out.png")
             write_picture(source, Picture(item.low))
             names = {"{input}": str(source), "{output}": str(result), "{scale}": str(dataset.scale)}
-            cost = run_command(filled(self.template, names), timeout_s=self.timeout_s)
+            cost = run_command(filled(self.template, names), timeout_s=self.timeout_s, environment=users_environment())
             if not result.exists():
                 raise DataError(f"{self.name} wrote no {{output}} for {item.name}; it must write a picture there")
             pixels, _ = read_rgb8(result)

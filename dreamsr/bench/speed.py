@@ -26,6 +26,7 @@ from dreamsr.measure.cost import Cost, measured, run_command
 from dreamsr.measure.memory import is_out_of_memory
 from dreamsr.pictures.picture import Picture
 from dreamsr.pictures.write import write_picture
+from dreamsr.processes import users_environment
 
 LOW_PX = 256
 REPEATS = 5
@@ -147,7 +148,8 @@ def _from_file(template: str, low: Pixels, scale: int, *, times: int, timeout_s:
         source, result = Path(folder, "low.png"), Path(folder, "large.png")
         write_picture(source, Picture(low))
         words = filled(template, {"{input}": str(source), "{output}": str(result), "{scale}": str(scale)})
-        return [run_command(words, timeout_s=timeout_s) for _ in range(times)]
+        environment = users_environment()
+        return [run_command(words, timeout_s=timeout_s, environment=environment) for _ in range(times)]
 
 
 def best_batch(method: WeightsMethod, steps: int, low: Pixels) -> dict[str, Any]:

@@ -171,7 +171,7 @@ def _placed(planned: Plan, request: Request) -> Plan:
 def _require_place(job: Job, request: Request) -> None:
     """Raises OutputError where the output cannot be written; one that may be skipped need not be."""
     if job.target is not None and not (request.if_exists == "skip" and is_file(job.target)):
-        require_place(job.target, "-o" if request.output else "the result")
+        require_place(job.target, "`output`" if request.output else "the result")
 
 
 def _prepare_folders(planned: Plan) -> None:
@@ -182,7 +182,7 @@ def _prepare_folders(planned: Plan) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise OutputError(f"the folder {folder} cannot be made: {reason}; choose another -o") from None
+            raise OutputError(f"the folder {folder} cannot be made: {reason}; choose another `output`") from None
         remove_stale_temps(folder)
 
 
@@ -271,7 +271,7 @@ class _Worker:
         if self.options.dry_run:
             return "planned", {}
         if job.target is not None:
-            require_place(job.target, "-o" if self.request.output else "the result")
+            require_place(job.target, "`output`" if self.request.output else "the result")
         picture = self._read(job)
         if (picture.width, picture.height) != (job.input_width, job.input_height):
             raise ImageError(
@@ -290,7 +290,7 @@ class _Worker:
         try:
             return read_picture(source, max_pixels=self.request.max_pixels, accept_damaged=accepts)
         except DamagedError as error:
-            raise DamagedError(f"{error} --accept-damaged enlarges it as it is") from None
+            raise DamagedError(f"{error} `accept_damaged` enlarges it as it is") from None
 
     def _may_skip(self, job: Job, target: Path) -> bool:
         """Whether the output is there, whole and of the right size. Raises OutputError for a whole one of another."""
@@ -300,7 +300,7 @@ class _Worker:
         if (info.width, info.height) != (job.width, job.height):
             raise OutputError(
                 f"{job.target_label} exists with {info.width}x{info.height} instead of {job.width}x{job.height} px; "
-                "choose --if-exists overwrite, or another -o"
+                "choose `if_exists` overwrite, or another `output`"
             )
         return True
 
@@ -322,7 +322,7 @@ class _Worker:
             self.write_stream(data)
             return
         if self.request.if_exists in ("error", "rename") and is_file(job.target):
-            raise OutputError(f"{job.target_label} has appeared meanwhile; choose --if-exists overwrite or rename")
+            raise OutputError(f"{job.target_label} has appeared meanwhile; choose `if_exists` overwrite or rename")
         write_bytes_atomically(job.target, data)
 
     def _facts(self, job: Job, picture: Picture, result: Picture) -> dict[str, Any]:
@@ -343,7 +343,7 @@ def _check_alpha(picture: Picture, format: str) -> None:
     if format in KEEPS_ALPHA or picture.alpha is None:
         return
     if picture.alpha.min() < (255 if picture.depth_bits == 8 else 65535):
-        raise OutputError(f"the picture has transparency, which {format} cannot hold; choose --format png")
+        raise OutputError(f"the picture has transparency, which {format} cannot hold; choose `format` png")
 
 
 def _reason(job: Job, error: BaseException) -> str:

@@ -44,9 +44,9 @@ class Request:
 
     def __post_init__(self) -> None:
         if self.if_exists not in POLICIES:
-            raise UsageError(f"--if-exists is {printable(self.if_exists)}, but it must be one of {', '.join(POLICIES)}")
+            raise UsageError(f"`if_exists` is {printable(self.if_exists)}, but it must be one of {', '.join(POLICIES)}")
         if self.max_pixels < 1:
-            raise UsageError(f"--max-pixels is {self.max_pixels}, but it must be 1 or more")
+            raise UsageError(f"`max_pixels` is {self.max_pixels}, but it must be 1 or more")
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def plan(request: Request, *, page: Path | None = None, on_planning: OnPlanning 
 def _with_page(planned: Plan, page: Path, sources: Sequence[Source], policy: IfExists) -> Plan:
     """The plan with the page, or with a note that it stays as it is. Raises OutputError."""
     (output,) = plan_outputs(
-        [Output("--compare", page, PAGE_ENDINGS)],
+        [Output("compare", page, PAGE_ENDINGS)],
         inputs=[source.path for source in sources if not source.is_stream],
         others=[job.target for job in planned.jobs if job.target is not None],
         if_exists=policy,
@@ -169,7 +169,7 @@ def _check_side(format: str, height: int, width: int) -> None:
     if max(height, width) > MAX_SIDE_PX[format]:
         raise OutputError(
             f"{width}x{height} is too large for {format}, which ends at {MAX_SIDE_PX[format]} px a side; "
-            "choose --format png or tiff"
+            "choose `format` png or tiff"
         )
 
 
@@ -203,13 +203,13 @@ def _settled(jobs: list[Job], unusable: Sequence[Path], policy: IfExists) -> lis
         if job.target is not None and job.target in inputs:
             raise OutputError(
                 f"{job.target_label} is an input, and the result of {job.source.label} would replace it; "
-                "choose another -o, or --if-exists rename"
+                "choose another `output`, or `if_exists` rename"
             )
     existing = [job for job in jobs if job.target is not None and os.path.lexists(job.target) and _is_file(job.target)]
     if policy == "error" and existing:
         others = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
         raise OutputError(
-            f"{existing[0].target_label}{others} exists already; choose --if-exists skip, overwrite or rename"
+            f"{existing[0].target_label}{others} exists already; choose `if_exists` skip, overwrite or rename"
         )
     return jobs
 
