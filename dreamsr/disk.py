@@ -36,7 +36,7 @@ def write_bytes_atomically(path: Path | str, data: bytes | memoryview) -> None:
         if mode is not None and not stat.S_ISREG(mode):
             target.write_bytes(data)
             return
-        temp = target.with_name(_temp_name(target.name))
+        temp = target.with_name(temp_name(target.name))
         try:
             _write_durably(temp, data, mode)
             os.replace(temp, target)  # noqa: PTH105 (tests break exactly this call)
@@ -65,6 +65,15 @@ def remove_stale_temps(folder: Path | str) -> int:
                     Path(entry.path).unlink()
                     removed += 1
     return removed
+
+
+def temp_name(name: str) -> str:
+    """A name, hidden and unlike any other, for what will be called `name`; what is left of it is cleared later."""
+    ending = f".dreamsr-{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    head = f".{name}"
+    while len(os.fsencode(head)) > NAME_LIMIT_BYTES - len(ending):
+        head = head[:-1]  # by characters: half of one is no name everywhere
+    return head + ending
 
 
 def ensure_folder(folder: Path, *, advice: str = "") -> None:
@@ -107,14 +116,6 @@ def file_sha256(path: Path) -> str:
     """The sha256 of a file as 64 hexadecimal digits. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _temp_name(name: str) -> str:
-    ending = f".dreamsr-{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
-    head = f".{name}"
-    while len(os.fsencode(head)) > NAME_LIMIT_BYTES - len(ending):
-        head = head[:-1]  # by characters: half of one is no name everywhere
-    return head + ending
 
 
 def _host() -> str:

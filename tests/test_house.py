@@ -25,7 +25,7 @@ FOLDERS = sorted({path.parent for path in MODULES})
 MAX_FILES = 18
 
 MAX_SHARE_PERCENT = 16.0
-LARGE_ROOMS = {"pictures": 17.0}
+LARGE_ROOMS: dict[str, float] = {}
 
 SEVERAL_CLASSES = {
     "Plan",
