@@ -22,18 +22,18 @@ SHOWN_PER_SET = 4
 SHOWN_STEPS = 4
 MAIN = (PSNR_Y, SSIM_Y, LPIPS_ALEX)
 STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8881; }
+:root { color-scheme: light dark; }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; }
 h1 { margin-bottom: 0; } h2 { margin-top: 2.5rem; } figcaption, .note { color: #777; font-size: .9rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .85rem; }
-th, td { border-bottom: 1px solid var(--line); padding: .25rem .6rem; text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } tbody tr:hover { background: var(--soft); }
+th, td { border-bottom: 1px solid #8884; padding: .25rem .6rem; text-align: right; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; } tbody tr:hover { background: #8881; }
 .wide { overflow-x: auto; } .plot { background: white; margin: 1rem 0; max-width: 100%; }
 .plot img { max-width: 100%; height: auto; display: block; }
 .crops { display: flex; flex-wrap: wrap; gap: .6rem; margin: .5rem 0 1.5rem; }
 .crops figure { margin: 0; width: 192px; } .crops img { width: 192px; image-rendering: pixelated; display: block; }
 .bad { color: #c33; } .good { color: #293; } dt { font-weight: 600; } dd { margin: 0 0 .3rem; }
-pre { overflow-x: auto; background: var(--soft); padding: .6rem; }
+pre { overflow-x: auto; background: #8881; padding: .6rem; }
 """
 
 
