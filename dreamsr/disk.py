@@ -198,4 +198,4 @@ def _cannot_write(path: Path | str, target: Path, error: Exception) -> str:
     if isinstance(error, FileNotFoundError) and not target.parent.is_dir():
         return f"{printable(path)} cannot be written: there is no folder {printable(target.parent)}; create it first."
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return f"{printable(path)} cannot be written: {printable(reason)}; free the place or choose another with -o."
+    return f"{printable(path)} cannot be written: {printable(reason)}; free the place or choose another with `output`."

@@ -34,8 +34,8 @@ from dreamsr.measure.score import Scores, means, score
 from dreamsr.pictures.read import from_pil
 from dreamsr.pictures.write import write_picture
 from dreamsr.training.config import TrainConfig
-from dreamsr.training.places import require_place
 from dreamsr.training.request import RunRequest
+from dreamsr.training.results.places import require_place
 from dreamsr.training.train import train
 from dreamsr.training.trial import try_steps
 from dreamsr.weights.file import load_weights

@@ -26,12 +26,13 @@ from dreamsr.data.sources import CropPairs, DataSource, open_source
 from dreamsr.errors import DataError, DeviceError, TrainingError
 from dreamsr.measure.memory import is_out_of_memory
 from dreamsr.processes import TrainingProcesses, launched
-from dreamsr.training import checkpoints
 from dreamsr.training.config import TrainConfig
 from dreamsr.training.loader import Batches, Loader, draws, step_numbers
 from dreamsr.training.memory import require_room_for_state, require_room_for_steps, way_out
-from dreamsr.training.places import require_place
-from dreamsr.training.request import NOBODY, Listener, Progress, RunRequest
+from dreamsr.training.request import NOBODY, Listener, RunRequest
+from dreamsr.training.results import checkpoints
+from dreamsr.training.results.log import Progress, TrainLog
+from dreamsr.training.results.places import require_place
 from dreamsr.training.resuming import with_short_warmup
 from dreamsr.training.speed import Stopwatch, peak_memory_mb
 from dreamsr.training.start import Start
@@ -41,8 +42,7 @@ from dreamsr.training.stopping import StopRequest, exit_for
 from dreamsr.weights.file import FILE_NAME
 
 if TYPE_CHECKING:
-    from dreamsr.training.log import TrainLog
-    from dreamsr.training.validation import Validator
+    from dreamsr.training.results.validation import Validator
 
 MAX_BAD_STEPS = 5
 """Steps in a row without a finite loss after which a run is given up."""
@@ -166,8 +166,6 @@ class Session:
         processes.on_rank_0(lambda: self._make_folder(facts))
 
     def _make_folder(self, facts: Mapping[str, Any]) -> None:
-        from dreamsr.training.log import TrainLog
-
         checkpoints.make_folder(self.out)
         checkpoints.save_config(self.out, self.config, facts)
         self.log = TrainLog(self.out, from_step=self.run.step)
@@ -292,7 +290,7 @@ class Session:
     def _draw(self) -> None:
         if self.run.step < LEAST_STEPS_DRAWN:
             return
-        from dreamsr.training.curves import draw_curves
+        from dreamsr.training.results.curves import draw_curves
 
         if draw_curves(self.out) is None:
             self.listener.on_notice('no curves are drawn without matplotlib; pip install "dreamsr[bench]" adds it')
@@ -304,7 +302,7 @@ class Session:
 
 
 def _open_validation(folder: Path, config: TrainConfig, out: Path) -> Validator:
-    from dreamsr.training.validation import open_validation
+    from dreamsr.training.results.validation import open_validation
 
     return open_validation(folder, config, out)
 

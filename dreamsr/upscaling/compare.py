@@ -17,7 +17,7 @@ from dreamsr.pictures.bleed import bleed
 from dreamsr.pictures.lanczos import resized
 from dreamsr.pictures.picture import Metadata, Picture, to_8_bit
 from dreamsr.pictures.write import encode_picture
-from dreamsr.upscaling.html import encoded, template
+from dreamsr.html import encoded, template
 
 if TYPE_CHECKING:
     from dreamsr.core.pixels import Pixels

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 from dreamsr.disk import remove_stale_temps, temp_beside, write_bytes_atomically
 from dreamsr.errors import DamagedError, DreamsrError, ImageError, OutputError
+from dreamsr.outputs import require_place
 from dreamsr.pictures.folders import Problem, is_file
 from dreamsr.pictures.losses import not_written
 from dreamsr.pictures.picture import KEEPS_ALPHA, Picture
@@ -19,7 +20,6 @@ from dreamsr.pictures.read import is_complete_picture, probe_picture, read_pictu
 from dreamsr.pictures.write import encode_picture
 from dreamsr.processes import Processes, joined
 from dreamsr.upscaling.compare import ComparePage, make_slider
-from dreamsr.upscaling.outputs import require_place
 from dreamsr.upscaling.plan import Job, OnPlanning, Plan, Request, plan
 from dreamsr.upscaling.settings import OnProgress, Progress, Settings
 
@@ -171,7 +171,7 @@ def _placed(planned: Plan, request: Request) -> Plan:
 def _require_place(job: Job, request: Request) -> None:
     """Raises OutputError where the output cannot be written; one that may be skipped need not be."""
     if job.target is not None and not (request.if_exists == "skip" and is_file(job.target)):
-        require_place(job.target, "-o" if request.output else "the result")
+        require_place(job.target, "`output`" if request.output else "the result")
 
 
 def _prepare_folders(planned: Plan) -> None:
@@ -182,7 +182,7 @@ def _prepare_folders(planned: Plan) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise OutputError(f"the folder {folder} cannot be made: {reason}; choose another -o") from None
+            raise OutputError(f"the folder {folder} cannot be made: {reason}; choose another `output`") from None
         remove_stale_temps(folder)
 
 
@@ -283,7 +283,7 @@ class _Worker:
         if self.options.dry_run:
             return "planned", {}
         if job.target is not None:
-            require_place(job.target, "-o" if self.request.output else "the result")
+            require_place(job.target, "`output`" if self.request.output else "the result")
         picture = self._read(job)
         if (picture.width, picture.height) != (job.input_width, job.input_height):
             raise ImageError(
@@ -302,7 +302,7 @@ class _Worker:
         try:
             return read_picture(source, max_pixels=self.request.max_pixels, accept_damaged=accepts)
         except DamagedError as error:
-            raise DamagedError(f"{error} --accept-damaged enlarges it as it is") from None
+            raise DamagedError(f"{error} `accept_damaged` enlarges it as it is") from None
 
     def _may_skip(self, job: Job, target: Path) -> bool:
         """Whether the output is there, whole and of the right size. Raises OutputError for a whole one of another."""
@@ -312,7 +312,7 @@ class _Worker:
         if (info.width, info.height) != (job.width, job.height):
             raise OutputError(
                 f"{job.target_label} exists with {info.width}x{info.height} instead of {job.width}x{job.height} px; "
-                "choose --if-exists overwrite, or another -o"
+                "choose `if_exists` overwrite, or another `output`"
             )
         return True
 
@@ -334,7 +334,7 @@ class _Worker:
             self.write_stream(data)
             return
         if self.request.if_exists in ("error", "rename") and is_file(job.target):
-            raise OutputError(f"{job.target_label} has appeared meanwhile; choose --if-exists overwrite or rename")
+            raise OutputError(f"{job.target_label} has appeared meanwhile; choose `if_exists` overwrite or rename")
         write_bytes_atomically(job.target, data)
 
     def _facts(self, job: Job, picture: Picture, result: Picture) -> dict[str, Any]:
@@ -355,7 +355,7 @@ def _check_alpha(picture: Picture, format: str) -> None:
     if format in KEEPS_ALPHA or picture.alpha is None:
         return
     if picture.alpha.min() < (255 if picture.depth_bits == 8 else 65535):
-        raise OutputError(f"the picture has transparency, which {format} cannot hold; choose --format png")
+        raise OutputError(f"the picture has transparency, which {format} cannot hold; choose `format` png")
 
 
 def _reason(job: Job, error: BaseException) -> str:

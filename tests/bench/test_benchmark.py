@@ -365,7 +365,7 @@ def test_impossible_requests_are_refused(request_for: Request, change: dict[str,
 def test_names_and_steps_are_checked_before_the_run(request_for: Request, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="two methods are called 'tiny'"):
         run(replace(request_for, weights=request_for.weights * 2), tmp_path)
-    with pytest.raises(UsageError, match=r"--steps is 1001, but tiny can take 1\.\.1000"):
+    with pytest.raises(UsageError, match=r"`steps` is 1001, but tiny can take 1\.\.1000"):
         run(replace(request_for, steps=(1001,)), tmp_path)
     with pytest.raises(WeightsError):
         run(replace(request_for, weights=("no-such-weights",)), tmp_path)
@@ -427,7 +427,7 @@ def test_lpips_sees_images_in_minus_one_to_one_and_fills_earlier_records(
     monkeypatch.setattr(lpips, "_load", lambda _: Fake())
     report = run(request_for, tmp_path)
     assert all(r["lpips_alex"] > 0 for r in report.data["rows"])
-    with pytest.raises(UsageError, match="--lpips is 'squeeze'"):
+    with pytest.raises(UsageError, match="`lpips` is 'squeeze'"):
         Perceptual(("squeeze",))
 
 

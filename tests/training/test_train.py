@@ -21,9 +21,9 @@ from dreamsr.data.sources import DataSource, open_source
 from dreamsr.errors import ConfigError, DataError, DeviceError, OutputError, TrainingError
 from dreamsr.training import loader, memory, step
 from dreamsr.training import train as training
-from dreamsr.training.checkpoints import checkpoints
 from dreamsr.training.config import DreamConfig, TrainConfig
 from dreamsr.training.loader import Batch, Batches, draws, large_side_px, step_numbers
+from dreamsr.training.results.checkpoints import checkpoints
 from dreamsr.training.speed import Stopwatch, duration
 from dreamsr.training.start import load_start
 from dreamsr.training.state import begin
@@ -564,7 +564,7 @@ def test_under_nohup_a_hangup_is_ignored():
 
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
 def test_a_kill_during_a_save_costs_no_more_than_one_interval(data, tmp_path):
-    from dreamsr.training import checkpoints as module
+    from dreamsr.training.results import checkpoints as module
 
     def killed_in_the_middle(path, data):
         if path.name == "step-000008.pt":
@@ -598,7 +598,7 @@ class Judge:
         self.training = []
 
     def __call__(self, denoiser, step):
-        from dreamsr.training.validation import Validation, ValidRow
+        from dreamsr.training.results.validation import Validation, ValidRow
 
         self.steps.append(step)
         self.training.append(denoiser.net.training)

@@ -97,7 +97,7 @@ def test_damaged_pictures_are_refused_unless_they_are_accepted(tmp_path: Path, t
     request, witness = Request([str(source)], Size(scale=2), str(target)), Witness()
     assert run(request, witness, tiny_upscaler)["failed"] == 1
     assert "half.jpg is damaged" in str(witness.outcomes[-1].error)
-    assert "--accept-damaged" in str(witness.outcomes[-1].error)
+    assert "`accept_damaged` enlarges it" in str(witness.outcomes[-1].error)
     assert not target.exists()
     assert run(request, witness, tiny_upscaler, Options(accept_damaged=True))["done"] == 1
     assert probe_picture(target).width == 96

@@ -17,14 +17,22 @@ from dreamsr.pictures.picture import Picture
 from dreamsr.pictures.write import encode_picture
 from dreamsr.processes import is_alone
 from dreamsr.training.config import DreamConfig, TrainConfig
-from dreamsr.training.holdout import SHARE, HeldOut, hold_out
-from dreamsr.training.places import WRITTEN, require_place
+from dreamsr.training.finetuning.holdout import SHARE, HeldOut, hold_out
+from dreamsr.training.finetuning.sanity import sanity_picture
 from dreamsr.training.request import NOBODY, Listener, RunRequest
-from dreamsr.training.sample_grid import Column, blown_up, sample_grid
-from dreamsr.training.sanity import sanity_picture
+from dreamsr.training.results.places import WRITTEN, require_place
+from dreamsr.training.results.sample_grid import Column, blown_up, sample_grid
+from dreamsr.training.results.validation import (
+    MAX_LOW_PX,
+    Example,
+    Images,
+    Validator,
+    ValidRow,
+    counted,
+    degraded_example,
+)
 from dreamsr.training.start import Start, origin
 from dreamsr.training.train import train
-from dreamsr.training.validation import MAX_LOW_PX, Example, Images, Validator, ValidRow, counted, degraded_example
 from dreamsr.upscaling.upscaler import Upscaler
 from dreamsr.weights.file import FILE_NAME, load_weights
 from dreamsr.weights.resolve import local_file, resolve_weights

@@ -1,4 +1,4 @@
-"""HTML pages from the templates that stand beside the code, for this room and those above."""
+"""HTML pages from the templates that stand beside the code, for all rooms above."""
 
 from __future__ import annotations
 

@@ -10,9 +10,9 @@ import pytest
 
 from dreamsr.data.sources import DataSource
 from dreamsr.errors import OutputError
-from dreamsr.training.finetune import finetune
-from dreamsr.training.places import require_place
+from dreamsr.training.finetuning.finetune import finetune
 from dreamsr.training.request import RunRequest
+from dreamsr.training.results.places import require_place
 from dreamsr.training.start import load_start
 from tests.training.tiny_runs import TINY, draw_pictures, run
 

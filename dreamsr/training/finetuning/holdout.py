@@ -13,7 +13,7 @@ from dreamsr.data.sources import DataSource, find_photos
 from dreamsr.data.stream import PREFIX
 from dreamsr.errors import DataError, ImageError, UsageError
 from dreamsr.training.config import TrainConfig
-from dreamsr.training.validation import Example, degraded_example, least_side_px, paired_example
+from dreamsr.training.results.validation import Example, degraded_example, least_side_px, paired_example
 
 SHARE = 0.1
 MOST_HELD_OUT = 20

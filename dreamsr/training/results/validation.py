@@ -27,7 +27,7 @@ from dreamsr.measure import metrics
 from dreamsr.measure.lpips import Perceptual
 from dreamsr.measure.score import means, score
 from dreamsr.training.config import TrainConfig
-from dreamsr.training.sample_grid import Column, blown_up, sample_grid
+from dreamsr.training.results.sample_grid import Column, blown_up, sample_grid
 from dreamsr.upscaling.settings import Settings
 from dreamsr.upscaling.tiled import TiledRun
 

@@ -22,11 +22,11 @@ from dreamsr.core.pixels import from_tensor, to_tensor
 from dreamsr.core.process import ProcessConfig
 from dreamsr.errors import ConfigError, DataError, OutputError
 from dreamsr.measure import metrics
-from dreamsr.training import validation
 from dreamsr.training.config import TrainConfig
-from dreamsr.training.sample_grid import CAPTION_PX, GAP_PX, Column, blown_up, sample_grid
-from dreamsr.training.sanity import sanity_picture
-from dreamsr.training.validation import (
+from dreamsr.training.finetuning.sanity import sanity_picture
+from dreamsr.training.results import validation
+from dreamsr.training.results.sample_grid import CAPTION_PX, GAP_PX, Column, blown_up, sample_grid
+from dreamsr.training.results.validation import (
     MAX_LOW_PX,
     Example,
     Validator,
