@@ -43,7 +43,6 @@ OPTIONS_SPELLED = {
     "bench/check.py": 2,
     "bench/dataset.py": 3,
     "bench/methods.py": 3,
-    "bench/page.py": 1,
     "bench/plots.py": 1,
     "bench/protocol.py": 1,
     "bench/speed.py": 3,

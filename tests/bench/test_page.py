@@ -100,6 +100,11 @@ def test_the_page_needs_nothing_else_and_shows_names_as_text(html: str) -> None:
     assert "dreamsr bench &lt;script&gt;" in html
 
 
+def test_the_table_comes_first_then_charts_then_crops(html: str) -> None:
+    places = [html.index(text) for text in ("<table>", "<details>", 'class="plot"', 'class="crops"', "Protocol</h2>")]
+    assert places == sorted(places)
+
+
 def test_the_page_holds_tables_crops_and_origin(html: str, report: Report) -> None:
     tags = Tags(html).found
     assert sum(t == "table" for t, _ in tags) == 3
