@@ -28,7 +28,7 @@ from dreamsr.data.shrinking import parse_degradation
 from dreamsr.errors import ConfigError, UsageError, printable
 from dreamsr.measure.lpips import Perceptual
 from dreamsr.measure.machine import environment
-from dreamsr.upscaling.outputs import require_folder
+from dreamsr.outputs import require_folder
 from dreamsr.upscaling.upscaler import DEFAULT_WEIGHTS
 
 FORMAT = "dreamsr-bench-1"

@@ -9,7 +9,7 @@ from pathlib import Path
 from dreamsr.bench.dataset import picture_files
 from dreamsr.bench.plots import MARKS, NAMES_OF_PLOTS, require_matplotlib
 from dreamsr.errors import OutputError, printable
-from dreamsr.upscaling.outputs import Output, Protected, plan_outputs, require_folder
+from dreamsr.outputs import Output, Protected, plan_outputs, require_folder
 from dreamsr.weights.file import FILE_NAME
 
 JSON_MARK, CSV_MARK, HTML_MARK = b'"format": "dreamsr-bench-', b"dataset,image,method,", b"<title>dreamsr bench"

@@ -16,12 +16,12 @@ from dreamsr.core import resize
 from dreamsr.core.pixels import Pixels, from_tensor, to_tensor
 from dreamsr.disk import ensure_folder, write_bytes_atomically
 from dreamsr.errors import OutputError, UsageError, WeightsError, printable
+from dreamsr.outputs import require_folder
 from dreamsr.pictures.picture import Picture, to_8_bit
 from dreamsr.pictures.read import read_picture
 from dreamsr.pictures.write import encode_picture
 from dreamsr.publishing.card import model_card
 from dreamsr.publishing.metrics import read_metrics
-from dreamsr.upscaling.outputs import require_folder
 from dreamsr.upscaling.upscaler import Upscaler, recommended_steps
 from dreamsr.weights.file import FILE_NAME, Weights, load_weights
 from dreamsr.weights.push import upload

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from dreamsr.errors import OutputError, UsageError, printable
+from dreamsr.errors import UsageError, printable
+from dreamsr.outputs import free_name
 from dreamsr.pictures.folders import ENDINGS, STREAM, Source, existing_folder, exists, identity, is_folder
 from dreamsr.pictures.picture import FORMATS, format_for
 
@@ -172,14 +173,3 @@ def _numbered(paths: Sequence[Path]) -> list[Path]:
         taken.add(identity(path))
         unique.append(path)
     return unique
-
-
-def free_name(path: Path, *, taken: Callable[[Path], bool]) -> Path:
-    """`path`, or the first of name_2.png, name_3.png... that is not taken. Raises OutputError after a million."""
-    if not taken(path):
-        return path
-    for number in range(2, 1_000_000):
-        candidate = path.with_name(f"{path.stem}_{number}{path.suffix}")
-        if not taken(candidate):
-            return candidate
-    raise OutputError(f"{printable(path)}: a million names are taken; choose another folder")

@@ -9,26 +9,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dreamsr.errors import DreamsrError, ImageError, OutputError, UsageError, printable
+from dreamsr.outputs import POLICIES, IfExists, Output, Protected, free_name, is_device, plan_outputs
 from dreamsr.pictures.folders import Problem, Source, find_sources, identity, is_file
 from dreamsr.pictures.picture import PictureInfo
 from dreamsr.pictures.read import DEFAULT_MAX_PIXELS, probe_picture
 from dreamsr.pictures.write import MAX_SIDE_PX
+from dreamsr.upscaling.compare import is_page
 from dreamsr.upscaling.naming import (
     Destination,
     Naming,
     chosen_format,
-    free_name,
     parse_destination,
     parse_format,
     targets,
 )
-from dreamsr.upscaling.outputs import IfExists, Output, Protected, is_device, plan_outputs
 from dreamsr.upscaling.sizes import Size, check_target
 
 OnPlanning = Callable[[int], None]
 """Hears how many files there are, once for each that was looked at."""
 PAGE_ENDINGS = (".html", ".htm")
-POLICIES: tuple[IfExists, ...] = ("error", "skip", "overwrite", "rename")
 
 
 @dataclass(frozen=True)
@@ -128,6 +127,8 @@ def _with_page(planned: Plan, page: Path, sources: Sequence[Source], policy: IfE
         others=[job.target for job in planned.jobs if job.target is not None],
         if_exists=policy,
     )
+    if output is None and is_page(page):
+        return replace(planned, page=page, notes=[*planned.notes, f"{printable(page)} exists and is added to"])
     if output is None:
         return replace(planned, notes=[*planned.notes, f"{printable(page)} exists and stays as it is"])
     return replace(planned, page=output.path)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from dreamsr.data.sources import DataSource
 from dreamsr.errors import OutputError, printable
+from dreamsr.outputs import Protected, require_folder
 from dreamsr.training.results.checkpoints import FOLDER
 from dreamsr.training.results.log import TENSORBOARD
 from dreamsr.training.results.validation import SAMPLES
-from dreamsr.upscaling.outputs import Protected, require_folder
 
 WRITTEN = (FOLDER, SAMPLES, TENSORBOARD)
 """The folders that `train` fills below its own."""

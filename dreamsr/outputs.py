@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -12,9 +12,9 @@ from dreamsr.disk import NAME_LIMIT_BYTES
 from dreamsr.errors import OutputError, printable
 from dreamsr.pictures.folders import exists, identity, is_file, is_folder
 from dreamsr.pictures.sniff import HEAD_BYTES, seems_to_be
-from dreamsr.upscaling.naming import free_name
 
 IfExists = Literal["error", "skip", "overwrite", "rename"]
+POLICIES: tuple[IfExists, ...] = ("error", "skip", "overwrite", "rename")
 Inode = tuple[int, int]
 REPORT_KINDS = frozenset({"", "a web page"})
 """What a report looks like from its first bytes: text of no other kind, or a page."""
@@ -131,6 +131,17 @@ def _may_replace(output: Output, policy: IfExists | None) -> bool:
 
 def _with_article(kind: str) -> str:
     return kind if " " in kind else f"a {kind} picture"
+
+
+def free_name(path: Path, *, taken: Callable[[Path], bool]) -> Path:
+    """`path`, or the first of name_2.png, name_3.png... that is not taken. Raises OutputError after a million."""
+    if not taken(path):
+        return path
+    for number in range(2, 1_000_000):
+        candidate = path.with_name(f"{path.stem}_{number}{path.suffix}")
+        if not taken(candidate):
+            return candidate
+    raise OutputError(f"{printable(path)}: a million names are taken; choose another folder")
 
 
 def require_place(path: Path, what: str) -> None:
