@@ -36,7 +36,7 @@ def write_bytes_atomically(path: Path | str, data: bytes | memoryview) -> None:
         if mode is not None and not stat.S_ISREG(mode):
             target.write_bytes(data)
             return
-        temp = target.with_name(temp_name(target.name))
+        temp = temp_beside(target)
         try:
             _write_durably(temp, data, mode)
             os.replace(temp, target)  # noqa: PTH105 (tests break exactly this call)
@@ -47,6 +47,29 @@ def write_bytes_atomically(path: Path | str, data: bytes | memoryview) -> None:
         _sync_folder(target.parent)
     except (OSError, ValueError) as error:
         raise OutputError(_cannot_write(path, target, error)) from error
+
+
+def append_bytes(path: Path, data: bytes) -> None:
+    """Puts `data` at the end of a file, durably. Raises OutputError; on any error the file is as it was before."""
+    try:
+        with path.open("ab", buffering=0) as file:
+            end = file.tell() if file.seekable() else 0
+            try:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[file.write(rest) :]
+                _sync(file.fileno())
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    file.truncate(end)
+                raise
+    except (OSError, ValueError) as error:
+        raise OutputError(_cannot_write(path, path, error)) from error
+
+
+def temp_beside(target: Path) -> Path:
+    """A name for something unfinished in the folder of `target`, which `remove_stale_temps` clears after a kill."""
+    return target.with_name(_temp_name(target.name))
 
 
 def remove_stale_temps(folder: Path | str) -> int:
@@ -65,15 +88,6 @@ def remove_stale_temps(folder: Path | str) -> int:
                     Path(entry.path).unlink()
                     removed += 1
     return removed
-
-
-def temp_name(name: str) -> str:
-    """A name, hidden and unlike any other, for what will be called `name`; what is left of it is cleared later."""
-    ending = f".dreamsr-{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
-    head = f".{name}"
-    while len(os.fsencode(head)) > NAME_LIMIT_BYTES - len(ending):
-        head = head[:-1]  # by characters: half of one is no name everywhere
-    return head + ending
 
 
 def ensure_folder(folder: Path, *, advice: str = "") -> None:
@@ -118,6 +132,14 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _temp_name(name: str) -> str:
+    ending = f".dreamsr-{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    head = f".{name}"
+    while len(os.fsencode(head)) > NAME_LIMIT_BYTES - len(ending):
+        head = head[:-1]  # by characters: half of one is no name everywhere
+    return head + ending
+
+
 def _host() -> str:
     return hashlib.sha256(platform.node().encode("utf-8", "replace")).hexdigest()[:8]
 
@@ -149,11 +171,16 @@ def _write_durably(temp: Path, data: bytes | memoryview, mode: int | None) -> No
                 os.fchmod(file.fileno(), stat.S_IMODE(mode))
         file.write(data)
         file.flush()
-        try:
-            os.fsync(file.fileno())
-        except OSError as error:
-            if error.errno not in NO_SYNC:
-                raise
+        _sync(file.fileno())
+
+
+def _sync(handle: int) -> None:
+    """fsync, where the file system knows it. Raises OSError."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
 
 
 def _sync_folder(folder: Path) -> None:

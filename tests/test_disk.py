@@ -167,8 +167,8 @@ def test_a_file_system_without_fsync_loses_nothing(
 def test_long_names_in_any_locale_get_a_temporary_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk.os, "fsencode", lambda text: text.encode("latin-1", "surrogateescape"))
     name = "照片.png".encode().decode("latin-1")  # as a name arrives where the locale is Latin-1
-    assert disk.temp_name(name).startswith(f".{name}.dreamsr-")
-    assert len(os.fsencode(disk.temp_name("ü" * 251 + ".png"))) <= 255
+    assert disk._temp_name(name).startswith(f".{name}.dreamsr-")
+    assert len(os.fsencode(disk._temp_name("ü" * 251 + ".png"))) <= 255
 
 
 def test_folders_are_made_with_those_above_them(tmp_path: Path) -> None:

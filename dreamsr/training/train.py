@@ -216,7 +216,7 @@ class Session:
         if is_out_of_memory(error):
             device = self.processes.compute.device
             return DeviceError(
-                f"{device} ran out of memory in a step of --batch-size {self.config.batch_size}; "
+                f"{device} ran out of memory in a step of `batch_size` {self.config.batch_size}; "
                 + way_out(self.config, self.config.batch_size // 2)
             )
         if self.processes.world_size > 1 and isinstance(error, RuntimeError) and "peer" in str(error):
@@ -258,7 +258,7 @@ class Session:
             self.processes.fail(
                 TrainingError(
                     f"the loss was not finite in {MAX_BAD_STEPS} steps in a row (step {self.run.step}); lower "
-                    f"--learning-rate or use --precision fp32; {dump} holds crops, times and losses of these steps"
+                    f"`learning_rate` or use `precision` fp32; {dump} holds crops, times and losses of these steps"
                 )
             )
 
@@ -284,7 +284,7 @@ class Session:
     def _end_by(self, stop: StopRequest) -> None:
         """End as the signal asks that any process has heard, the run being saved."""
         number = next(one for one in self.processes.gather(stop.signal) if one is not None)
-        self.listener.on_notice(f"stopped by {number.name} at step {self.run.step}; go on with --resume")
+        self.listener.on_notice(f"stopped by {number.name} at step {self.run.step}; go on with `resume`")
         raise exit_for(number)
 
     def _draw(self) -> None:

@@ -25,7 +25,7 @@ from typing import BinaryIO
 import psutil
 
 from dreamsr.config import from_mapping
-from dreamsr.disk import parse_json, temp_name
+from dreamsr.disk import parse_json, temp_beside
 from dreamsr.errors import ConfigError
 
 BEAT_SECONDS, STALE_SECONDS = 20.0, 120.0
@@ -148,7 +148,7 @@ def _is_own(claim: Path) -> bool:
 
 def _made(claim: Path, output: str) -> bool:
     """Whether the claim is ours now; False where there is one. Raises OSError."""
-    whole = claim.with_name(temp_name(claim.name))
+    whole = temp_beside(claim)
     content = json.dumps(asdict(_own(output))).encode()
     try:
         with whole.open("xb") as file:
@@ -214,7 +214,7 @@ def _claimant(file: BinaryIO) -> Claimant | None:
 
 def _now(claim: Path) -> float:
     """The file system's time: that of a network may not be ours."""
-    probe = claim.with_name(temp_name(claim.name))
+    probe = temp_beside(claim)
     try:
         probe.touch()
         return probe.stat().st_mtime

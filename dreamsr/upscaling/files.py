@@ -6,14 +6,15 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
-from dreamsr.disk import remove_stale_temps
+from dreamsr.disk import remove_stale_temps, temp_beside
 from dreamsr.errors import DreamsrError, OutputError
 from dreamsr.outputs import require_place
 from dreamsr.pictures.folders import Problem, is_file
 from dreamsr.processes import Processes, joined
 from dreamsr.upscaling.claims import Claims, remove_stale_claims
-from dreamsr.upscaling.compare import Slider, write_page
+from dreamsr.upscaling.compare import ComparePage
 from dreamsr.upscaling.outcome import Keeper, Outcome, Summary, Watcher
 from dreamsr.upscaling.pipeline import Pipeline
 from dreamsr.upscaling.plan import Job, OnPlanning, Plan, Request, plan
@@ -44,8 +45,8 @@ def upscale_files(
         teller = _Teller(watcher if processes.is_rank_0 else keeper)
         jobs = planned.jobs[processes.rank :: processes.world_size]
         teller.watcher.planned(jobs, planned.notes)
-        options = replace(options, compare=planned.page)
-        stages = Stages(request, settings, options, make_upscaler, write_stream)
+        page = None if options.dry_run else _page(planned, request, processes)
+        stages = Stages(request, settings, options, make_upscaler, write_stream, page)
         fatal: DreamsrError | None = None
         try:
             if processes.is_rank_0:
@@ -55,8 +56,8 @@ def upscale_files(
                 Pipeline(stages, teller.watcher, teller.tell, claims).run(jobs)
         except DreamsrError as error:
             fatal = error  # told only after the others, who wait for this process, have been heard
-        parts: list[Part] = processes.gather((keeper.outcomes, stages.sliders, fatal))
-        return _combined(parts, teller, options)
+        parts: list[Part] = processes.gather((keeper.outcomes, page.path if page and page.begun else None, fatal))
+        return _combined(parts, teller, page)
 
 
 class _Teller:
@@ -123,18 +124,30 @@ def _prepare_folders(planned: Plan) -> None:
         remove_stale_claims(folder)
 
 
-Part = tuple[list[Outcome], list[Slider], DreamsrError | None]
-"""What one process brings home."""
+def _page(planned: Plan, request: Request, processes: Processes) -> ComparePage | None:
+    """The compare page, if there is to be one; in processes other than rank 0 their part of it."""
+    if planned.page is None:
+        return None
+    if processes.is_rank_0:
+        return ComparePage(planned.page, goes_on=request.if_exists == "skip" and is_file(planned.page))
+    return ComparePage(temp_beside(planned.page), part=True)
 
 
-def _combined(parts: list[Part], teller: _Teller, options: Options) -> Summary:
-    """In rank 0: show what the others did, raise what stopped any of them, and write the compare page."""
+Part = tuple[list[Outcome], Path | None, DreamsrError | None]
+"""What one process brings home: what became of its files, its part of the compare page, and what stopped it."""
+
+
+def _combined(parts: list[Part], teller: _Teller, page: ComparePage | None) -> Summary:
+    """In rank 0: show what the others did, complete the compare page, and raise what stopped any of them."""
     for outcomes, _, _ in parts:
         for outcome in outcomes:
             teller.tell(outcome)
+    for _, part, _ in parts[1:]:
+        if page is not None and part is not None:
+            page.take_in(part)
     for _, _, fatal in parts:
         if fatal is not None:
             raise fatal
-    if options.compare is not None and parts and not options.dry_run:
-        write_page(options.compare, [slider for _, some, _ in parts for slider in some])
+    if page is not None and parts:
+        page.finish()
     return teller.summary if parts else Summary()  # rank 0 has counted this process's files

@@ -14,6 +14,7 @@ from dreamsr.pictures.folders import Problem, Source, find_sources, identity, is
 from dreamsr.pictures.picture import PictureInfo
 from dreamsr.pictures.read import DEFAULT_MAX_PIXELS, probe_picture
 from dreamsr.pictures.write import MAX_SIDE_PX
+from dreamsr.upscaling.compare import is_page
 from dreamsr.upscaling.naming import (
     Destination,
     Naming,
@@ -135,6 +136,8 @@ def _with_page(planned: Plan, page: Path, sources: Sequence[Source], policy: IfE
         others=[job.target for job in planned.jobs if job.target is not None],
         if_exists=policy,
     )
+    if output is None and is_page(page):
+        return replace(planned, page=page, notes=[*planned.notes, f"{printable(page)} exists and is added to"])
     if output is None:
         return replace(planned, notes=[*planned.notes, f"{printable(page)} exists and stays as it is"])
     return replace(planned, page=output.path)

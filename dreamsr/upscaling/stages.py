@@ -18,7 +18,7 @@ from dreamsr.pictures.losses import not_written
 from dreamsr.pictures.picture import KEEPS_ALPHA, Picture
 from dreamsr.pictures.read import is_complete_picture, probe_picture, read_picture
 from dreamsr.pictures.write import encode_picture
-from dreamsr.upscaling.compare import Slider, make_slider
+from dreamsr.upscaling.compare import ComparePage, make_slider
 from dreamsr.upscaling.outcome import Outcome, Status
 from dreamsr.upscaling.plan import Job, Request, planned_anew
 from dreamsr.upscaling.settings import OnProgress, Settings
@@ -90,12 +90,12 @@ class Stages:
         options: Options,
         make_upscaler: Callable[[], Enlarger],
         write_stream: Callable[[bytes], None],
+        page: ComparePage | None = None,
     ) -> None:
-        self.request, self.settings, self.options = request, settings, options
+        self.request, self.settings, self.options, self.page = request, settings, options, page
         self.make_upscaler, self.write_stream = make_upscaler, write_stream
         self.upscaler: Enlarger | None = None
         self.fatal: DreamsrError | None = None
-        self.sliders: list[Slider] = []
 
     def read(self, job: Job) -> Task:
         """The picture, unless its result is there already or is only to be planned."""
@@ -222,8 +222,8 @@ class Stages:
             from dreamsr.measure.consistency import consistency_db
 
             task.consistency_db = round(consistency_db(large.pixels, small.pixels), 2)
-        if self.options.compare is not None:
-            self.sliders.append(make_slider(task.job.source.label, small, large))
+        if self.page is not None:
+            self.page.add(make_slider(task.job.source.label, small, large))
 
 
 def _check_alpha(picture: Picture, format: str) -> None:

@@ -240,7 +240,7 @@ def test_a_command_that_fails_is_listed_and_the_rest_goes_on(
     "template", ["tool {input}", "no-such-program-here {input} {output}", "tool '{input} {output}"]
 )
 def test_impossible_commands_are_refused_at_once(request_for: Request, tmp_path: Path, template: str) -> None:
-    with pytest.raises(UsageError, match="--command x="):
+    with pytest.raises(UsageError, match="`command` x="):
         run(replace(request_for, commands=(("x", template),)), tmp_path)
 
 
@@ -344,16 +344,16 @@ def test_hints_are_silent_for_noise_blur_and_flat_pictures() -> None:
     ("change", "message"),
     [
         ({"data": ()}, "DATA"),
-        ({"scale": 1}, "--scale"),
-        ({"seeds": 0}, "--seeds"),
-        ({"steps": (0,)}, "--steps"),
-        ({"steps": (2, 2)}, "--steps"),
-        ({"stochasticity": (2.0,)}, "--stochasticity"),
-        ({"stochasticity": ()}, "--stochasticity"),
-        ({"limit": 0}, "--limit"),
-        ({"threads": 0}, "--threads"),
-        ({"first_seed": -1}, "--seed"),
-        ({"command_timeout_s": 0.0}, "--command-timeout"),
+        ({"scale": 1}, "`scale`"),
+        ({"seeds": 0}, "`seeds`"),
+        ({"steps": (0,)}, "`steps`"),
+        ({"steps": (2, 2)}, "`steps`"),
+        ({"stochasticity": (2.0,)}, "`stochasticity`"),
+        ({"stochasticity": ()}, "`stochasticity`"),
+        ({"limit": 0}, "`limit`"),
+        ({"threads": 0}, "`threads`"),
+        ({"first_seed": -1}, "`first_seed`"),
+        ({"command_timeout_s": 0.0}, "`command_timeout_s`"),
         ({"protocol": "y-channel", "degradation": "noise-5"}, "y-channel"),
     ],
 )

@@ -25,7 +25,12 @@ def test_fields_become_options(message: str, typed: str | None) -> None:
 
 
 def test_every_field_is_an_option_of_some_command() -> None:
-    known = {opt for _, command in leaf_commands(COMMAND) for param in command.params for opt in param.opts}
+    known = {
+        opt
+        for _, command in leaf_commands(COMMAND)
+        for param in command.params
+        for opt in (*param.opts, *param.secondary_opts)
+    }
     assert {OPTIONS[name] for name in OPTIONS.keys() - FOREIGN} <= known
 
 

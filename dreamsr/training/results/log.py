@@ -132,7 +132,7 @@ def _opened(path: Path) -> TextIO:
     try:
         return path.open("a", encoding="utf-8", buffering=1)
     except OSError as error:
-        raise OutputError(f"{printable(path)}: cannot be written ({error.strerror}); choose another --out") from None
+        raise OutputError(f"{printable(path)}: cannot be written ({error.strerror}); choose another `out`") from None
 
 
 def _write(file: TextIO, entry: Mapping[str, Any]) -> None:
