@@ -179,7 +179,7 @@ Tile = Annotated[
     str,
     typer.Option(
         metavar="PX",
-        help="Side of a tile in pixels of the input, or auto for what fits the free memory.",
+        help="Side of a tile in pixels of the input, or auto for what fits the machine's memory.",
         rich_help_panel=MACHINE,
     ),
 ]
