@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-    from dreamsr.upscaling.outcome import Outcome, Status, Summary
+    from dreamsr.upscaling.outcome import Counts, Outcome, Status
     from dreamsr.upscaling.plan import Job
 
 NAME_CHARS = 40
@@ -112,7 +112,7 @@ class UpscaleReport:
         """All that is left are so many files that other processes work on."""
         self.noticed(f"waiting for {count} file(s) that other processes work on")
 
-    def summarize(self, summary: Summary) -> None:
+    def summarize(self, summary: Counts) -> None:
         """One line on everything, where there was more than one file."""
         if self.quiet or summary.total() < 2:
             return

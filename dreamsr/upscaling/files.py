@@ -15,15 +15,15 @@ from dreamsr.pictures.folders import Problem, is_file
 from dreamsr.processes import Processes, joined
 from dreamsr.upscaling.claims import Claims, remove_stale_claims
 from dreamsr.upscaling.compare import ComparePage
-from dreamsr.upscaling.outcome import Keeper, Outcome, Summary, Watcher
+from dreamsr.upscaling.outcome import Counts, Keeper, Outcome, Watcher
 from dreamsr.upscaling.pipeline import Pipeline
-from dreamsr.upscaling.plan import Job, OnPlanning, Plan, Request, plan
+from dreamsr.upscaling.plan import Job, OnPlanning, UpscalePlan, UpscaleRequest, plan
 from dreamsr.upscaling.settings import Settings
 from dreamsr.upscaling.stages import Enlarger, Options, Stages
 
 
 def upscale_files(
-    request: Request,
+    request: UpscaleRequest,
     settings: Settings,
     options: Options,
     *,
@@ -31,7 +31,7 @@ def upscale_files(
     watcher: Watcher,
     write_stream: Callable[[bytes], None],
     on_planning: OnPlanning | None = None,
-) -> Summary:
+) -> Counts:
     """Plan, then enlarge this process's share of the files. The weights are loaded when the first file needs them.
 
     Failures of single files are reported, not raised. Raises UsageError and OutputError from planning, and
@@ -40,7 +40,7 @@ def upscale_files(
     with joined() as processes:
         planned = _shared_plan(request, options, processes, on_planning)
         if planned is None:
-            return Summary()
+            return Counts()
         keeper = Keeper()
         teller = _Teller(watcher if processes.is_rank_0 else keeper)
         jobs = planned.jobs[processes.rank :: processes.world_size]
@@ -65,7 +65,7 @@ class _Teller:
 
     def __init__(self, watcher: Watcher) -> None:
         self.watcher = watcher
-        self.summary: Summary = Counter()
+        self.summary: Counts = Counter()
 
     def tell(self, outcome: Outcome) -> None:
         """One file is through."""
@@ -73,16 +73,16 @@ class _Teller:
         self.watcher.finished(outcome)
 
 
-def _is_shared(request: Request, options: Options) -> bool:
+def _is_shared(request: UpscaleRequest, options: Options) -> bool:
     """Whether other processes may work on the same files: who skips what is there goes on with what others began."""
     return request.if_exists == "skip" and not options.dry_run
 
 
 def _shared_plan(
-    request: Request, options: Options, processes: Processes, on_planning: OnPlanning | None
-) -> Plan | None:
+    request: UpscaleRequest, options: Options, processes: Processes, on_planning: OnPlanning | None
+) -> UpscalePlan | None:
     """Rank 0's plan in every process; None in those that have nothing to do because rank 0 raised."""
-    planned: Plan | None = None
+    planned: UpscalePlan | None = None
     try:
         if processes.is_rank_0:
             planned = _placed(plan(request, page=options.compare, on_planning=on_planning), request)
@@ -93,7 +93,7 @@ def _shared_plan(
     return planned
 
 
-def _placed(planned: Plan, request: Request) -> Plan:
+def _placed(planned: UpscalePlan, request: UpscaleRequest) -> UpscalePlan:
     """The plan without results that no place can take, which become problems of their inputs."""
     jobs, problems = [], list(planned.problems)
     for job in planned.jobs:
@@ -105,13 +105,13 @@ def _placed(planned: Plan, request: Request) -> Plan:
     return replace(planned, jobs=jobs, problems=problems)
 
 
-def _require_place(job: Job, request: Request) -> None:
+def _require_place(job: Job, request: UpscaleRequest) -> None:
     """Raises OutputError where the output cannot be written; one that may be skipped need not be."""
     if job.target is not None and not (request.if_exists == "skip" and is_file(job.target)):
         require_place(job.target, "`output`" if request.output else "the result")
 
 
-def _prepare_folders(planned: Plan) -> None:
+def _prepare_folders(planned: UpscalePlan) -> None:
     """Make the output folders and clear what killed runs left in them. Raises OutputError."""
     folders = {job.target.parent for job in planned.jobs if job.target is not None}
     for folder in sorted(folders | ({planned.page.parent} if planned.page is not None else set())):
@@ -124,7 +124,7 @@ def _prepare_folders(planned: Plan) -> None:
         remove_stale_claims(folder)
 
 
-def _page(planned: Plan, request: Request, processes: Processes) -> ComparePage | None:
+def _page(planned: UpscalePlan, request: UpscaleRequest, processes: Processes) -> ComparePage | None:
     """The compare page, if there is to be one; in processes other than rank 0 their part of it."""
     if planned.page is None:
         return None
@@ -137,7 +137,7 @@ Part = tuple[list[Outcome], Path | None, DreamsrError | None]
 """What one process brings home: what became of its files, its part of the compare page, and what stopped it."""
 
 
-def _combined(parts: list[Part], teller: _Teller, page: ComparePage | None) -> Summary:
+def _combined(parts: list[Part], teller: _Teller, page: ComparePage | None) -> Counts:
     """In rank 0: show what the others did, complete the compare page, and raise what stopped any of them."""
     for outcomes, _, _ in parts:
         for outcome in outcomes:
@@ -150,4 +150,4 @@ def _combined(parts: list[Part], teller: _Teller, page: ComparePage | None) -> S
             raise fatal
     if page is not None and parts:
         page.finish()
-    return teller.summary if parts else Summary()  # rank 0 has counted this process's files
+    return teller.summary if parts else Counts()  # rank 0 has counted this process's files

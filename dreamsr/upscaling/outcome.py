@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 Status = Literal["planned", "done", "skipped", "failed"]
 
-Summary = Counter[Status]
+Counts = Counter[Status]
 """How many files ended how, over all processes; complete in rank 0 only."""
 
 

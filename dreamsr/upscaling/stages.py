@@ -20,7 +20,7 @@ from dreamsr.pictures.read import is_complete_picture, probe_picture, read_pictu
 from dreamsr.pictures.write import encode_picture
 from dreamsr.upscaling.compare import ComparePage, make_slider
 from dreamsr.upscaling.outcome import Outcome, Status
-from dreamsr.upscaling.plan import Job, Request, planned_anew
+from dreamsr.upscaling.plan import Job, UpscaleRequest, planned_anew
 from dreamsr.upscaling.settings import OnProgress, Settings
 
 
@@ -34,7 +34,7 @@ class Enlarger(Protocol):
 
 @dataclass(frozen=True)
 class Options:
-    """How to work and write, as opposed to what (`Request`) and how to enlarge (`Settings`)."""
+    """How to work and write, as opposed to what (`UpscaleRequest`) and how to enlarge (`Settings`)."""
 
     quality: int | None = None
     strip: bool = False
@@ -85,7 +85,7 @@ class Stages:
 
     def __init__(
         self,
-        request: Request,
+        request: UpscaleRequest,
         settings: Settings,
         options: Options,
         make_upscaler: Callable[[], Enlarger],

@@ -17,8 +17,8 @@ from dreamsr.pictures.read import read_picture
 from dreamsr.upscaling import claims, pipeline, stages
 from dreamsr.upscaling.claims import Claims
 from dreamsr.upscaling.files import upscale_files
-from dreamsr.upscaling.outcome import Outcome, Summary
-from dreamsr.upscaling.plan import Job, Request
+from dreamsr.upscaling.outcome import Counts, Outcome
+from dreamsr.upscaling.plan import Job, UpscaleRequest
 from dreamsr.upscaling.settings import OnProgress, Progress, Settings
 from dreamsr.upscaling.sizes import Size
 from dreamsr.upscaling.stages import Options
@@ -87,9 +87,9 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def run(source: Path, enlarger: Repeater, listener: Listener, *, policy: str = "error") -> Summary:
+def run(source: Path, enlarger: Repeater, listener: Listener, *, policy: str = "error") -> Counts:
     return upscale_files(
-        Request([str(source)], Size(scale=2), str(source.parent / "out"), if_exists=policy),  # type: ignore[arg-type]
+        UpscaleRequest([str(source)], Size(scale=2), str(source.parent / "out"), if_exists=policy),  # type: ignore[arg-type]
         Settings(),
         Options(),
         make_upscaler=lambda: enlarger,
