@@ -156,7 +156,7 @@ def test_a_closed_pipe_ends_with_141_and_no_noise(arguments: list[str]) -> None:
 
 
 class FullDisk(io.StringIO):
-    def write(self, text: str) -> int:
+    def write(self, _text: str, /) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
