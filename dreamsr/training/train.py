@@ -31,7 +31,7 @@ from dreamsr.training.loader import Batches, Loader, draws, step_numbers
 from dreamsr.training.memory import require_room_for_state, require_room_for_steps, way_out
 from dreamsr.training.request import NOBODY, Listener, RunRequest
 from dreamsr.training.results import checkpoints
-from dreamsr.training.results.log import Progress, TrainLog
+from dreamsr.training.results.log import TrainLog, TrainProgress
 from dreamsr.training.results.places import require_place
 from dreamsr.training.resuming import with_short_warmup
 from dreamsr.training.speed import Stopwatch, peak_memory_mb
@@ -216,7 +216,7 @@ class Session:
         if is_out_of_memory(error):
             device = self.processes.compute.device
             return DeviceError(
-                f"{device} ran out of memory in a step of --batch-size {self.config.batch_size}; "
+                f"{device} ran out of memory in a step of `batch_size` {self.config.batch_size}; "
                 + way_out(self.config, self.config.batch_size // 2)
             )
         if self.processes.world_size > 1 and isinstance(error, RuntimeError) and "peer" in str(error):
@@ -230,7 +230,7 @@ class Session:
         left = watch.seconds_left(run.step)
         rate, losses = result.learning_rate, (result.loss, result.base_loss)
         stage = (result.stage, result.parts)
-        progress = Progress(run.step, config.max_steps, *losses, rate, speed, left, memory, run.skipped, *stage)
+        progress = TrainProgress(run.step, config.max_steps, *losses, rate, speed, left, memory, run.skipped, *stage)
         if self.log is not None:
             self.log.step(progress)
         if watch.is_due and run.step < config.max_steps:
@@ -258,7 +258,7 @@ class Session:
             self.processes.fail(
                 TrainingError(
                     f"the loss was not finite in {MAX_BAD_STEPS} steps in a row (step {self.run.step}); lower "
-                    f"--learning-rate or use --precision fp32; {dump} holds crops, times and losses of these steps"
+                    f"`learning_rate` or use `precision` fp32; {dump} holds crops, times and losses of these steps"
                 )
             )
 
@@ -284,7 +284,7 @@ class Session:
     def _end_by(self, stop: StopRequest) -> None:
         """End as the signal asks that any process has heard, the run being saved."""
         number = next(one for one in self.processes.gather(stop.signal) if one is not None)
-        self.listener.on_notice(f"stopped by {number.name} at step {self.run.step}; go on with --resume")
+        self.listener.on_notice(f"stopped by {number.name} at step {self.run.step}; go on with `resume`")
         raise exit_for(number)
 
     def _draw(self) -> None:

@@ -309,7 +309,7 @@ def test_the_optimizer_has_the_rate_and_the_betas_of_the_configuration(data, tmp
 def test_an_existing_run_is_not_overwritten(data, tmp_path):
     run(TINY, data, tmp_path / "run")
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    with pytest.raises(OutputError, match="--resume"):
+    with pytest.raises(OutputError, match="`resume`"):
         run(TINY, data, tmp_path / "run")
     assert {path: path.read_bytes() for path in before} == before
 
@@ -451,7 +451,7 @@ def test_the_first_step_does_not_count_in_the_forecast():
 def test_a_net_that_cannot_fit_is_refused_before_it_is_built(data, tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "free_bytes", lambda _device: 100_000)
     monkeypatch.setattr(training, "begin", lambda *_: pytest.fail("built"))
-    with pytest.raises(DeviceError, match=r"million parameters .* smaller preset or another --device"):
+    with pytest.raises(DeviceError, match=r"million parameters .* smaller preset or another `device`"):
         run(TINY, data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -464,7 +464,7 @@ def test_a_batch_that_cannot_fit_is_refused_with_one_that_does(data, tmp_path, m
     room = count * 12 + one * 5.5 * memory.PEAK_OVER_SAVED
     monkeypatch.setattr(training, "require_room_for_state", lambda *_: None)
     monkeypatch.setattr(memory, "free_bytes", lambda _device: int(room))
-    with pytest.raises(DeviceError, match="try --batch-size 4 --accumulate 3, which gives the same steps"):
+    with pytest.raises(DeviceError, match="try `batch_size` 4 `accumulate` 3, which gives the same steps"):
         run(config, data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     run(replace(config, batch_size=4, accumulate=3, max_steps=1), data, tmp_path / "run")
@@ -483,7 +483,7 @@ def test_running_out_of_memory_in_a_step_is_explained(data, tmp_path, monkeypatc
 
     monkeypatch.setattr(training, "require_room_for_steps", lambda *_: None)
     monkeypatch.setattr(step.StepLoss, "forward", forward)
-    with pytest.raises(DeviceError, match=r"--batch-size 8; try --batch-size 4 --accumulate 2"):
+    with pytest.raises(DeviceError, match=r"`batch_size` 8; try `batch_size` 4 `accumulate` 2"):
         run(replace(TINY, batch_size=8), data, tmp_path / "run")
 
 

@@ -155,7 +155,7 @@ def _require_start(out: Path, *, resume: bool) -> None:
     found = next((name for name in (REPORT, GRID, FILE_NAME) if (out / name).exists()), None)
     if found is not None and not resume:
         raise OutputError(
-            f"{printable(out)}: holds {found} of a run already; go on with --resume or choose another --out"
+            f"{printable(out)}: holds {found} of a run already; go on with `resume` or choose another `out`"
         )
 
 
@@ -170,7 +170,7 @@ def _judges(held: HeldOut, config: TrainConfig) -> Judges:
 def _write_held_out(held: HeldOut, out: Path) -> Path:
     """The middles of the held-out pictures as files, numbered so that names may come from several folders."""
     folder = out / HELD_OUT
-    ensure_folder(folder, advice="choose another --out")
+    ensure_folder(folder, advice="choose another `out`")
     for number, one in enumerate(held.examples):
         name = f"{number:02d}-{Path(one.name).stem[:100]}.png"
         write_bytes_atomically(folder / name, encode_picture(Picture(one.truth), format="PNG"))

@@ -97,9 +97,9 @@ def _paired(source: DataSource, config: TrainConfig) -> list[_Candidate]:
     """The large enough pairs, by the names of their large pictures."""
     assert source.hr is not None
     assert source.lr is not None
-    for option, folder in (("--hr", source.hr), ("--lr", source.lr)):
+    for field, folder in (("hr", source.hr), ("lr", source.lr)):
         if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder; give {option} a folder with pictures")
+            raise DataError(f"{folder}: no such folder; give `{field}` a folder with pictures")
     scale = config.model.scale
     need = max(config.crops.smallest_side_px, least_side_px(scale))
 

@@ -198,7 +198,7 @@ def test_before_and_after_stand_side_by_side(run, data: Path) -> None:
 def test_a_finished_run_is_not_overwritten(run, data: Path, weights: Path) -> None:
     _, out, _ = run
     before = (out / "report.json").read_bytes(), (out / "model.safetensors").read_bytes()
-    with pytest.raises(OutputError, match="--resume"):
+    with pytest.raises(OutputError, match="`resume`"):
         tuned(SHORT, str(weights), DataSource(data=str(data)), out, device="cpu")
     assert before == ((out / "report.json").read_bytes(), (out / "model.safetensors").read_bytes())
 

@@ -178,8 +178,8 @@ def test_steps_beyond_the_process_become_its_last_and_count_once(folder: Path, t
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda path: path / "nowhere", "no such folder; give --val"),
-        (lambda path: path, "no usable picture found; give --val"),
+        (lambda path: path / "nowhere", "no such folder; give `valid`"),
+        (lambda path: path, "no usable picture found; give `valid`"),
     ],
 )
 def test_a_missing_or_empty_folder_is_told_in_one_line(tmp_path: Path, make, words: str) -> None:
