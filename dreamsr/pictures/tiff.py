@@ -6,7 +6,7 @@ Source: TIFF 6.0 (1992), sections 2, 8, 14 and 18; the BigTIFF design note (2007
 
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -23,6 +23,7 @@ SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258
 ORIENTATION, STRIP_OFFSETS, SAMPLES, ROWS_PER_STRIP, STRIP_BYTES = 274, 273, 277, 278, 279
 X_RESOLUTION, Y_RESOLUTION, PLANAR, RESOLUTION_UNIT, PREDICTOR = 282, 283, 284, 296, 317
 EXTRA_SAMPLES, SAMPLE_FORMAT, XMP, ICC, DNG_VERSION = 338, 339, 700, 34675, 50706
+TILE_OFFSETS, TILE_BYTES, JPEG_TABLES = 324, 325, 347
 EXIF_IFD, GPS_IFD, INTEROP_IFD = 34665, 34853, 40965
 NESTED = (EXIF_IFD, GPS_IFD, INTEROP_IFD)
 
@@ -119,6 +120,23 @@ def number(entry: Entry | None, order: ByteOrder) -> int | None:
     if entry is None or code is None:
         return None
     return int(struct.unpack_from(order + code, entry.value)[0])
+
+
+def values_of(entry: Entry | None, order: ByteOrder) -> list[int]:
+    """All values of an integer entry; [] for anything else."""
+    code = {SHORT: "u2", LONG: "u4", LONG8: "u8"}.get(entry.type) if entry else None
+    return [] if entry is None or code is None else np.frombuffer(entry.value, order + code).tolist()
+
+
+def strips_of(data: bytes, entries: Mapping[int, Entry], order: ByteOrder) -> Iterator[bytes]:
+    """The strips or tiles of a page as they are coded, as many as add up to no more than the data."""
+    places = (TILE_OFFSETS, TILE_BYTES) if TILE_OFFSETS in entries else (STRIP_OFFSETS, STRIP_BYTES)
+    left_bytes = len(data)
+    for start, length in zip(*(values_of(entries.get(tag), order) for tag in places), strict=False):
+        left_bytes -= length
+        if left_bytes < 0:
+            return
+        yield data[start : start + length]
 
 
 def read_tree(data: bytes, layout: Layout, at: int) -> dict[int, Node]:
