@@ -28,7 +28,7 @@ from dreamsr.data.shrinking import parse_degradation
 from dreamsr.errors import ConfigError, UsageError, printable
 from dreamsr.measure.lpips import Perceptual
 from dreamsr.measure.machine import environment
-from dreamsr.upscaling.outputs import require_folder
+from dreamsr.outputs import require_folder
 from dreamsr.upscaling.upscaler import DEFAULT_WEIGHTS
 
 FORMAT = "dreamsr-bench-1"
@@ -73,19 +73,19 @@ class Request:
 
     def __post_init__(self) -> None:
         _require(bool(self.data), "DATA", "nothing", "one or more folders with large pictures")
-        _require(2 <= self.scale <= 16, "--scale", self.scale, "2..16")
-        _require(FEWEST_SEEDS <= self.seeds <= MOST_SEEDS, "--seeds", self.seeds, f"{FEWEST_SEEDS}..{MOST_SEEDS}")
-        _require(self.first_seed >= 0, "--seed", self.first_seed, "0 or more")
-        _require(all(s >= 1 for s in self.steps), "--steps", self.steps, "1 or more each")
-        _require(len(set(self.steps)) == len(self.steps), "--steps", self.steps, "different from each other")
-        _require(bool(self.stochasticity), "--stochasticity", "empty", "one or more numbers in 0..1")
-        _require(all(0 <= s <= 1 for s in self.stochasticity), "--stochasticity", self.stochasticity, "in 0..1 each")
-        _require(len(self.ablation) in (0, 2), "--dream-ablation", self.ablation, "two training runs")
-        _require(self.limit is None or self.limit >= 1, "--limit", self.limit, "1 or more")
-        _require(self.threads is None or self.threads >= 1, "--threads", self.threads, "1 or more")
-        _require(self.command_timeout_s > 0, "--command-timeout", self.command_timeout_s, "above 0")
+        _require(2 <= self.scale <= 16, "`scale`", self.scale, "2..16")
+        _require(FEWEST_SEEDS <= self.seeds <= MOST_SEEDS, "`seeds`", self.seeds, f"{FEWEST_SEEDS}..{MOST_SEEDS}")
+        _require(self.first_seed >= 0, "`first_seed`", self.first_seed, "0 or more")
+        _require(all(s >= 1 for s in self.steps), "`steps`", self.steps, "1 or more each")
+        _require(len(set(self.steps)) == len(self.steps), "`steps`", self.steps, "different from each other")
+        _require(bool(self.stochasticity), "`stochasticity`", "empty", "one or more numbers in 0..1")
+        _require(all(0 <= s <= 1 for s in self.stochasticity), "`stochasticity`", self.stochasticity, "in 0..1 each")
+        _require(len(self.ablation) in (0, 2), "`ablation`", self.ablation, "two training runs")
+        _require(self.limit is None or self.limit >= 1, "`limit`", self.limit, "1 or more")
+        _require(self.threads is None or self.threads >= 1, "`threads`", self.threads, "1 or more")
+        _require(self.command_timeout_s > 0, "`command_timeout_s`", self.command_timeout_s, "above 0")
         plain_y = self.protocol != "y-channel" or (not self.low and self.degradation == "bicubic")
-        _require(plain_y, "--protocol", "y-channel", "without --low and --degradation: it shrinks luma by itself")
+        _require(plain_y, "`protocol`", "y-channel", "without `low` and `degradation`: it shrinks luma by itself")
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def bench(
         if perceptual.missing:
             on_notice(perceptual.missing)
         work = work or default_folder()
-        require_folder(work, f"--work {printable(work)}")
+        require_folder(work, f"`work` {printable(work)}")
         store = Store(work, fresh=fresh)
         sweep = Sweep(datasets, methods, perceptual, store, save_outputs)
         if save_outputs is not None:

@@ -50,9 +50,9 @@ def read_report(path: Path) -> dict[str, Any]:
     try:
         report = read_json(path)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not a readable report ({error}); give the file that --json wrote") from None
+        raise DataError(f"{path}: not a readable report ({error}); give the file that `json` wrote") from None
     if not isinstance(report, dict) or report.get("format") != FORMAT:
-        raise DataError(f"{path}: not a report of dreamsr bench ({FORMAT}); give the file that --json wrote")
+        raise DataError(f"{path}: not a report of dreamsr bench ({FORMAT}); give the file that `json` wrote")
     return report
 
 
@@ -114,7 +114,7 @@ def refuse_commands(request: Request, source: Path, on_notice: OnNotice, *, run_
     if request.commands and not run_commands:
         raise UsageError(
             f"{source} holds commands that would be run on this machine, {len(request.commands)} in all, shown above; "
-            "nothing was run. Read them, and give --run-commands if you trust them"
+            "nothing was run. Read them, and give `run_commands` if you trust them"
         )
 
 

@@ -1,4 +1,4 @@
-"""What can be measured: interpolation, other tools' folders, other tools' commands; bench_weights.py has ours."""
+"""What can be measured: interpolation, other tools' folders, other tools' commands; weights.py has ours."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from dreamsr.measure.cost import measured, run_command
 from dreamsr.pictures.lanczos import resized
 from dreamsr.pictures.picture import Picture
 from dreamsr.pictures.write import write_picture
+from dreamsr.processes import users_environment
 
 Kind = Literal["interpolation", "weights", "outputs", "command"]
 CPU = torch.device("cpu")
@@ -167,13 +168,13 @@ class Command:
 
     def __post_init__(self) -> None:
         if "{input}" not in self.template or "{output}" not in self.template:
-            raise UsageError(f"--command {self.name}= needs {{input}} and {{output}} in {self.template!r}")
+            raise UsageError(f"`command` {self.name}= needs {{input}} and {{output}} in {self.template!r}")
         try:
             words = shlex.split(self.template)
         except ValueError as error:
-            raise UsageError(f"--command {self.name}= cannot be taken apart ({error}): {self.template!r}") from None
+            raise UsageError(f"`command` {self.name}= cannot be taken apart ({error}): {self.template!r}") from None
         if shutil.which(words[0]) is None:
-            raise UsageError(f"--command {self.name}=: there is no program {words[0]!r}; install it or give its path")
+            raise UsageError(f"`command` {self.name}=: there is no program {words[0]!r}; install it or give its path")
 
     def variants(self) -> Sequence[Variant]:
         return [Variant()]
@@ -187,7 +188,7 @@ class Command:
             source, result = Path(folder, f"{item.name}.png"), Path(folder, f"{item.name}_out.png")
             write_picture(source, Picture(item.low))
             names = {"{input}": str(source), "{output}": str(result), "{scale}": str(dataset.scale)}
-            cost = run_command(filled(self.template, names), timeout_s=self.timeout_s)
+            cost = run_command(filled(self.template, names), timeout_s=self.timeout_s, environment=users_environment())
             if not result.exists():
                 raise DataError(f"{self.name} wrote no {{output}} for {item.name}; it must write a picture there")
             pixels, _ = read_rgb8(result)

@@ -46,7 +46,7 @@ def require_matplotlib() -> None:
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError:
-        raise UsageError(f"--html and --plots draw with matplotlib, which is not installed; {INSTALL}") from None
+        raise UsageError(f"`html` and `plots` draw with matplotlib, which is not installed; {INSTALL}") from None
 
 
 def plots(report: Mapping[str, Any]) -> list[Plot]:

@@ -26,6 +26,7 @@ from dreamsr.measure.cost import Cost, measured, run_command
 from dreamsr.measure.memory import is_out_of_memory
 from dreamsr.pictures.picture import Picture
 from dreamsr.pictures.write import write_picture
+from dreamsr.processes import users_environment
 
 LOW_PX = 256
 REPEATS = 5
@@ -127,9 +128,12 @@ def _weights_speed(method: WeightsMethod, variant: Variant, low: Pixels, scale: 
 
 def _cold(method: WeightsMethod, variant: Variant, low: Pixels, scale: int) -> Cost:
     """A fresh process, as a user starts it: imports, loading, one picture read and written."""
-    words = [sys.executable, "-m", "dreamsr", "upscale", "{input}", "-o", "{output}", "-s", str(scale)]
-    words += ["--weights", str(method.path), "--steps", str(variant.steps), "--device", str(method.compute.device)]
-    return _from_file(shlex.join(words), low, scale, times=1, timeout_s=3600)[0]
+    program, weights = shlex.quote(sys.executable), shlex.quote(str(method.path))
+    line = (
+        f"{program} -m dreamsr upscale {{input}} -o {{output}} -s {scale} -w {weights} "
+        f"--steps {variant.steps} --device {method.compute.device}"
+    )
+    return _from_file(line, low, scale, times=1, timeout_s=3600)[0]
 
 
 def _command_speed(method: Command, low: Pixels, scale: int) -> dict[str, Any]:
@@ -147,7 +151,8 @@ def _from_file(template: str, low: Pixels, scale: int, *, times: int, timeout_s:
         source, result = Path(folder, "low.png"), Path(folder, "large.png")
         write_picture(source, Picture(low))
         words = filled(template, {"{input}": str(source), "{output}": str(result), "{scale}": str(scale)})
-        return [run_command(words, timeout_s=timeout_s) for _ in range(times)]
+        environment = users_environment()
+        return [run_command(words, timeout_s=timeout_s, environment=environment) for _ in range(times)]
 
 
 def best_batch(method: WeightsMethod, steps: int, low: Pixels) -> dict[str, Any]:

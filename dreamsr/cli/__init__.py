@@ -26,6 +26,7 @@ from dreamsr.cli.train import train
 from dreamsr.cli.upscale import upscale
 from dreamsr.cli.weights import weights_app
 from dreamsr.errors import DreamsrError, UsageError
+from dreamsr.processes import wait_passively
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
 RANK_0_SPEAKS_SECONDS = 2.0
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     DREAMSR_TRACEBACK=1 lets every exception through, for bug reports.
     """
-    _wait_passively()
+    wait_passively()
     _occupy_descriptors()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -87,15 +88,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if code == BROKEN_PIPE:
         _silence_stdout()
     return code
-
-
-def _wait_passively() -> None:
-    """Let torch's threads sleep while they wait, unless the user has chosen: spinning, they take the cores of others.
-
-    Read by libgomp, libomp and MKL when torch is loaded, so this comes first. It costs a process alone some 4 %.
-    """
-    if not any(os.environ.get(name) for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")):
-        os.environ.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="0", KMP_BLOCKTIME="0")
 
 
 def _occupy_descriptors() -> None:

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-    from dreamsr.training.request import Listener, Progress
-    from dreamsr.training.validation import Validation
+    from dreamsr.training.request import Listener
+    from dreamsr.training.results.log import Progress
+    from dreamsr.training.results.validation import Validation
 
 LINE_EVERY_SECONDS = 30.0
 """Between two lines where no bar can be drawn."""

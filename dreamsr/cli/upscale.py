@@ -14,7 +14,7 @@ from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
     from dreamsr.cli.upscale_view import UpscaleReport
-    from dreamsr.upscaling.outputs import IfExists
+    from dreamsr.outputs import IfExists
     from dreamsr.upscaling.plan import Request
     from dreamsr.upscaling.sizes import Size
     from dreamsr.upscaling.upscaler import Upscaler

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamsr.core.device import Compute
+from dreamsr.core.parametrisation import Parametrisation, centred
 from dreamsr.core.process import Process, spread
 
 Prediction = Literal["eps", "x0", "v"]
@@ -77,6 +78,7 @@ class Denoiser:
         prediction: Prediction,
         *,
         scale: int,
+        parametrisation: Parametrisation = "plain",
         compute: Compute = REFERENCE,
         traits: Traits | None = None,
     ) -> None:
@@ -84,6 +86,7 @@ class Denoiser:
         self.process = process
         self.prediction = prediction
         self.scale = scale
+        self.parametrisation = parametrisation
         self.compute = compute
         self.traits = traits if traits is not None else Traits()
 
@@ -93,15 +96,25 @@ class Denoiser:
             condition: Condition = self.net.encode(low, scale)  # type: ignore[operator]
         return condition
 
-    def raw(self, x_t: Tensor, condition: Condition, t: Tensor) -> Tensor:
-        """The net's own prediction (eps, x0 or v), [B,3,H,W] in the dtype of x_t."""
+    def output(self, x_t: Tensor, condition: Condition, t: Tensor) -> Tensor:
+        """What the net itself gives, [B,3,H,W] in the dtype of x_t; its meaning is the parametrisation's."""
         level = self.process.level(t).to(x_t.device, x_t.dtype)
         with self.compute.autocast():
             out: Tensor = self.net(x_t, condition, level)
         return out.to(x_t.dtype)
 
+    def raw(self, x_t: Tensor, condition: Condition, t: Tensor) -> Tensor:
+        """The prediction (eps, x0 or v), [B,3,H,W] in the dtype of x_t."""
+        out = self.output(x_t, condition, t)
+        if self.parametrisation == "plain":
+            return out
+        x0_hat, eps_hat = centred(self.process, out, x_t, condition.y, t)
+        return self.target(x0_hat, eps_hat, t)
+
     def __call__(self, x_t: Tensor, condition: Condition, t: Tensor) -> Tensor:
-        return self.to_x0(self.raw(x_t, condition, t), x_t, condition.y, t)
+        if self.parametrisation == "plain":
+            return self.to_x0(self.raw(x_t, condition, t), x_t, condition.y, t)
+        return centred(self.process, self.output(x_t, condition, t), x_t, condition.y, t)[0]
 
     def to_x0(self, raw: Tensor, x_t: Tensor, y: Tensor, t: Tensor) -> Tensor:
         """The clean image that a raw prediction stands for."""
@@ -114,7 +127,7 @@ class Denoiser:
         return (a * (x_t - pull) - s * raw) / (a**2 + s**2)
 
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """What the net should have said: eps, x0, or v = signal * eps - std * x0 (Salimans and Ho 2022)."""
+        """What should have been predicted: eps, x0, or v = signal * eps - std * x0 (Salimans and Ho 2022)."""
         if self.prediction == "x0":
             return x0
         if self.prediction == "eps":

@@ -12,6 +12,7 @@ from dreamsr.core.backbones import config_classes, find_architecture
 from dreamsr.core.backbones.architecture import Architecture
 from dreamsr.core.denoiser import REFERENCE, Denoiser, Prediction, Traits
 from dreamsr.core.device import Compute
+from dreamsr.core.parametrisation import Parametrisation
 from dreamsr.core.process import ProcessConfig, build_process
 
 
@@ -22,6 +23,8 @@ class ModelConfig:
     backbone: the name of an architecture, one of `dreamsr.core.backbones.ARCHITECTURES`.
     scale: how many times the net enlarges; a continuous one also takes every smaller factor above 1.
     prediction: what the net predicts.
+    parametrisation: what its output is, the prediction itself ("plain") or what the best linear guess around the
+        enlarged small image leaves to be predicted ("centred"; see `dreamsr.core.parametrisation`).
     process: how an image becomes noise.
     sizes: the architecture's own configuration; in files it is the table called as `backbone` says.
     """
@@ -29,6 +32,7 @@ class ModelConfig:
     backbone: str = "refiner"
     scale: int = 4
     prediction: Prediction = "x0"
+    parametrisation: Parametrisation = "plain"
     process: ProcessConfig = field(default_factory=ProcessConfig)
     sizes: Any = field(default=None, metadata=chosen("backbone", config_classes))
 
@@ -56,6 +60,13 @@ def build_net(config: ModelConfig) -> nn.Module:
 def build_denoiser(
     config: ModelConfig, net: nn.Module, *, compute: Compute = REFERENCE, traits: Traits | None = None
 ) -> Denoiser:
-    """`net` with the process and the prediction that the configuration names."""
-    process = build_process(config.process)
-    return Denoiser(net, process, config.prediction, scale=config.scale, compute=compute, traits=traits)
+    """`net` with the process, the prediction and the parametrisation that the configuration names."""
+    return Denoiser(
+        net,
+        build_process(config.process),
+        config.prediction,
+        scale=config.scale,
+        parametrisation=config.parametrisation,
+        compute=compute,
+        traits=traits,
+    )

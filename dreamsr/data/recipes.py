@@ -1,4 +1,4 @@
-"""Degradations by name: what `--degradation` means to training and benchmarks.
+"""Degradations by name: what `degradation` means to training and benchmarks.
 
 `bicubic` is MATLAB's. `photo`, or a table that shapes it (one that comes with dreamsr, or a TOML file of fields of
 `PhotoConfig`), damages every picture differently.
@@ -44,7 +44,7 @@ def read_table(path: Path) -> Table:
 
 
 def degradation_table(text: str | None) -> Table:
-    """What `--degradation` asks for: a name, or a table that shapes "photo", by name or as a TOML file.
+    """What `degradation` asks for: a name, or a table that shapes "photo", by name or as a TOML file.
 
     Raises UsageError, ConfigError.
     """
@@ -56,7 +56,7 @@ def degradation_table(text: str | None) -> Table:
         return {"degradation": "photo", "photo": load_degradation(text)}
     if text.endswith(".toml"):
         return {"degradation": "photo", "photo": read_table(Path(text))}
-    raise UsageError(f"--degradation is {text!r}, but it must be {possible_degradations()}")
+    raise UsageError(f"`degradation` is {text!r}, but it must be {possible_degradations()}")
 
 
 def possible_degradations() -> str:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,8 +94,8 @@ with open(sys.argv[1], "w") as file:
 """
 
 
-def run_command(words: Sequence[str], *, timeout_s: float) -> Cost:
-    """Run a program to its end and say what it cost, its start included.
+def run_command(words: Sequence[str], *, timeout_s: float, environment: Mapping[str, str] | None = None) -> Cost:
+    """Run a program to its end, in `environment` or in ours, and say what it cost, its start included.
 
     Raises DataError where it cannot be started, fails or takes longer than `timeout_s`, with the end of its output.
     """
@@ -108,11 +108,12 @@ def run_command(words: Sequence[str], *, timeout_s: float) -> Cost:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                env=environment,
             )
             late = _wait(process, timeout_s)
         tail = " ".join(log.read_text(errors="replace").split())[-TAIL_CHARACTERS:]
         if late:
-            raise DataError(f"{words[0]} took longer than {timeout_s:g} s and was ended; raise --command-timeout")
+            raise DataError(f"{words[0]} took longer than {timeout_s:g} s and was ended; raise `timeout_s`")
         if not note.exists():
             raise DataError(f"{words[0]} could not be started: {tail}")
         told = json.loads(note.read_text())

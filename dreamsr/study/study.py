@@ -34,8 +34,8 @@ from dreamsr.measure.score import Scores, means, score
 from dreamsr.pictures.read import from_pil
 from dreamsr.pictures.write import write_picture
 from dreamsr.training.config import TrainConfig
-from dreamsr.training.places import require_place
 from dreamsr.training.request import RunRequest
+from dreamsr.training.results.places import require_place
 from dreamsr.training.train import train
 from dreamsr.training.trial import try_steps
 from dreamsr.weights.file import load_weights
@@ -60,12 +60,12 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not self.powers or not self.sample_steps or not self.stochasticities:
-            raise UsageError("a study needs at least one --powers, --steps and --stochasticity")
+            raise UsageError("a study needs at least one `powers`, `sample_steps` and `stochasticities`")
         if self.seeds < 1 or self.crops < 1:
-            raise UsageError(f"--seeds is {self.seeds} and --crops {self.crops}, but both must be 1 or more")
+            raise UsageError(f"`seeds` is {self.seeds} and `crops` {self.crops}, but both must be 1 or more")
         most = self.config.model.process.timesteps
         if not all(1 <= steps <= most for steps in self.sample_steps):
-            raise UsageError(f"--steps is {self.sample_steps}, but each must be in 1..{most}")
+            raise UsageError(f"`sample_steps` is {self.sample_steps}, but each must be in 1..{most}")
         if self.config.rate_schedule != "constant":
             raise UsageError("a study needs rate_schedule = constant: its arms are of different lengths")
 

@@ -1,7 +1,7 @@
 """Named settings of training runs: TOML files in `dreamsr/presets`, or the user's own.
 
 A preset holds fields of `TrainConfig`, and besides them `description`, `extends` (a preset to start from) and
-`dream_power`, the p that `--dream` uses unless told another. In `presets/degradations` lie named tables for the
+`dream_power`, DREAM's p unless another is asked for. In `presets/degradations` lie named tables for the
 degradation "photo", each with all fields of `PhotoConfig` that differ from its defaults; a preset's `degradation` may
 be the name of one, which `[photo]` then changes.
 """
@@ -73,7 +73,7 @@ def parse_settings(texts: Iterable[str]) -> Table:
         path, sign, value = text.partition("=")
         keys = [key.strip() for key in path.split(".")]
         if not sign or not all(key.isidentifier() for key in keys):
-            raise UsageError(f"--set is {text!r}, but it must be FIELD=VALUE, such as model.sr3.dropout=0.1")
+            raise UsageError(f"`settings` is {text!r}, but it must be FIELD=VALUE, such as model.sr3.dropout=0.1")
         table: Any = _toml_value(value.strip())
         for key in reversed(keys):
             table = {key: table}

@@ -81,7 +81,7 @@ class TiledRun:
             if run.tile // 2 < smallest:
                 raise DeviceError(
                     f"out of memory on {self.denoiser.compute.device} even with tiles of {run.tile} px; "
-                    "close other programs or choose another --device"
+                    "close other programs or choose another `device`"
                 )
             run = replace(run, tile=run.tile // 2)
             if self.denoiser.compute.device.type == "cuda":
@@ -161,6 +161,7 @@ class Watched(Denoiser):
             inner.process,
             inner.prediction,
             scale=inner.scale,
+            parametrisation=inner.parametrisation,
             compute=inner.compute,
             traits=inner.traits,
         )
@@ -170,8 +171,8 @@ class Watched(Denoiser):
         _require_finite(condition.y)
         return condition
 
-    def raw(self, x_t: Tensor, condition: Condition, t: Tensor) -> Tensor:
-        out = super().raw(x_t, condition, t)
+    def output(self, x_t: Tensor, condition: Condition, t: Tensor) -> Tensor:
+        out = super().output(x_t, condition, t)
         _require_finite(out)
         return out
 
@@ -189,6 +190,7 @@ def with_float32(denoiser: Denoiser) -> Denoiser:
         denoiser.process,
         denoiser.prediction,
         scale=denoiser.scale,
+        parametrisation=denoiser.parametrisation,
         compute=compute,
         traits=denoiser.traits,
     )

@@ -197,7 +197,7 @@ class Upscaler:
     def _steps(self, settings: Settings) -> int:
         steps, most = settings.steps or self.default_steps, self.denoiser.process.timesteps
         if steps > most:
-            raise UsageError(f"--steps is {steps}, but these weights can take 1..{most}")
+            raise UsageError(f"`steps` is {steps}, but these weights can take 1..{most}")
         return steps
 
 

@@ -31,7 +31,7 @@ Metric = Mapping[str, str | int | float]
 class WeightsEntry:
     """One table of weights.toml. `repo` is "" as long as no repository holds the file.
 
-    denoise_partner: weights of the same net that leave noise and blocks as they are; `--denoise` mixes the two.
+    denoise_partner: weights of the same net that leave noise and blocks as they are; `denoise` mixes the two.
     """
 
     name: str
@@ -74,14 +74,14 @@ def denoise_partner(weights: str, denoise: float) -> str:
     Raises UsageError where there are none to mix with, or `denoise` cannot be.
     """
     if not 0 <= denoise <= 1:
-        raise UsageError(f"--denoise is {denoise:g}, but it must be in 0..1")
+        raise UsageError(f"`denoise` is {denoise:g}, but it must be in 0..1")
     if denoise == 1:
         return ""
     tables = registry()
     if weights in tables and (partner := tables[weights].denoise_partner):
         return partner
     able = ", ".join(name for name, entry in tables.items() if entry.denoise_partner) or "none yet"
-    raise UsageError(f"--denoise works with weights that have a partner to be mixed with ({able}), not with {weights}")
+    raise UsageError(f"`denoise` works with weights that have a partner to be mixed with ({able}), not with {weights}")
 
 
 def registry_file() -> Path:

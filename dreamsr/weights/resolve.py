@@ -131,7 +131,7 @@ def local_file(name: str) -> Path | None:
         if inside.is_file():
             return inside
         raise WeightsError(
-            f"{printable(path)}: the folder holds no {RUN_FILE}; `dreamsr train` writes one at --save-every"
+            f"{printable(path)}: the folder holds no {RUN_FILE}; `dreamsr train` writes one at `save_every`"
         )
     if path.exists():
         if path.suffix != ".safetensors":
@@ -182,7 +182,7 @@ def _offline(source: Source) -> str:
     about = f" ({', '.join(facts)})" if facts else ""
     return (
         f"{source.label} is not on this machine and HF_HUB_OFFLINE forbids to fetch it; get {file_url(source)}{about} "
-        f"elsewhere and save it as {manual_place(source)}, or give its place with --weights"
+        f"elsewhere and save it as {manual_place(source)}, or give its place with `weights`"
     )
 
 

@@ -240,7 +240,7 @@ def test_a_command_that_fails_is_listed_and_the_rest_goes_on(
     "template", ["tool {input}", "no-such-program-here {input} {output}", "tool '{input} {output}"]
 )
 def test_impossible_commands_are_refused_at_once(request_for: Request, tmp_path: Path, template: str) -> None:
-    with pytest.raises(UsageError, match="--command x="):
+    with pytest.raises(UsageError, match="`command` x="):
         run(replace(request_for, commands=(("x", template),)), tmp_path)
 
 
@@ -344,16 +344,16 @@ def test_hints_are_silent_for_noise_blur_and_flat_pictures() -> None:
     ("change", "message"),
     [
         ({"data": ()}, "DATA"),
-        ({"scale": 1}, "--scale"),
-        ({"seeds": 0}, "--seeds"),
-        ({"steps": (0,)}, "--steps"),
-        ({"steps": (2, 2)}, "--steps"),
-        ({"stochasticity": (2.0,)}, "--stochasticity"),
-        ({"stochasticity": ()}, "--stochasticity"),
-        ({"limit": 0}, "--limit"),
-        ({"threads": 0}, "--threads"),
-        ({"first_seed": -1}, "--seed"),
-        ({"command_timeout_s": 0.0}, "--command-timeout"),
+        ({"scale": 1}, "`scale`"),
+        ({"seeds": 0}, "`seeds`"),
+        ({"steps": (0,)}, "`steps`"),
+        ({"steps": (2, 2)}, "`steps`"),
+        ({"stochasticity": (2.0,)}, "`stochasticity`"),
+        ({"stochasticity": ()}, "`stochasticity`"),
+        ({"limit": 0}, "`limit`"),
+        ({"threads": 0}, "`threads`"),
+        ({"first_seed": -1}, "`first_seed`"),
+        ({"command_timeout_s": 0.0}, "`command_timeout_s`"),
         ({"protocol": "y-channel", "degradation": "noise-5"}, "y-channel"),
     ],
 )
@@ -365,7 +365,7 @@ def test_impossible_requests_are_refused(request_for: Request, change: dict[str,
 def test_names_and_steps_are_checked_before_the_run(request_for: Request, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="two methods are called 'tiny'"):
         run(replace(request_for, weights=request_for.weights * 2), tmp_path)
-    with pytest.raises(UsageError, match=r"--steps is 1001, but tiny can take 1\.\.1000"):
+    with pytest.raises(UsageError, match=r"`steps` is 1001, but tiny can take 1\.\.1000"):
         run(replace(request_for, steps=(1001,)), tmp_path)
     with pytest.raises(WeightsError):
         run(replace(request_for, weights=("no-such-weights",)), tmp_path)
@@ -427,7 +427,7 @@ def test_lpips_sees_images_in_minus_one_to_one_and_fills_earlier_records(
     monkeypatch.setattr(lpips, "_load", lambda _: Fake())
     report = run(request_for, tmp_path)
     assert all(r["lpips_alex"] > 0 for r in report.data["rows"])
-    with pytest.raises(UsageError, match="--lpips is 'squeeze'"):
+    with pytest.raises(UsageError, match="`lpips` is 'squeeze'"):
         Perceptual(("squeeze",))
 
 

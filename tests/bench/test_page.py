@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,6 +15,7 @@ from PIL import Image
 
 from dreamsr.bench.benchmark import Report, Request, bench
 from dreamsr.bench.report import plain
+from tests.browser import CHROMIUM
 
 pytest.importorskip("matplotlib", reason="charts need matplotlib, the extra dreamsr[bench]")
 
@@ -23,7 +23,6 @@ from dreamsr.bench.page import page
 from dreamsr.bench.plots import Plot, plots
 
 PICTURES = Path(__file__).parents[1] / "pictures"
-CHROMIUM = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +100,11 @@ def test_the_page_needs_nothing_else_and_shows_names_as_text(html: str) -> None:
     assert "dreamsr bench &lt;script&gt;" in html
 
 
+def test_the_table_comes_first_then_charts_then_crops(html: str) -> None:
+    places = [html.index(text) for text in ("<table>", "<details>", 'class="plot"', 'class="crops"', "Protocol</h2>")]
+    assert places == sorted(places)
+
+
 def test_the_page_holds_tables_crops_and_origin(html: str, report: Report) -> None:
     tags = Tags(html).found
     assert sum(t == "table" for t, _ in tags) == 3
@@ -119,9 +123,8 @@ def test_the_page_holds_tables_crops_and_origin(html: str, report: Report) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH")
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium, chromium-browser or google-chrome on PATH")
 def test_a_browser_shows_charts_and_crops(html: str, report: Report, tmp_path: Path) -> None:
-    assert CHROMIUM is not None
     (tmp_path / "page.html").write_text(html)
     shot = tmp_path / "page.png"
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1200,4200"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dreamsr import cli
+from dreamsr import cli, processes
 from dreamsr.bench import plots, speed
 from dreamsr.measure.cost import Cost
 from dreamsr.pictures.read import read_picture
@@ -93,6 +94,26 @@ def test_a_failed_command_is_told_and_exits_with_1(bench: Bench, capsys: pytest.
     assert "no-luck on set" in err
     assert "exit code 5" in err
     assert "tiny" in out
+
+
+def test_other_tools_get_the_environment_as_the_user_had_it(
+    bench: Bench, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "_replaced", {})
+    for name in processes.PASSIVE:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("KMP_BLOCKTIME", "")
+    (folder / "tool.py").write_text(f"import os, json; json.dump(dict(os.environ), open('env.json', 'w')); {ENLARGE}")
+    command = f"tool={sys.executable} tool.py {{input}} {{output}}"
+    assert bench("--steps", "1", "--lpips", "none", "--command", command, "-q") == 0
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    seen = json.loads((folder / "env.json").read_text())
+    assert {name: seen.get(name) for name in processes.PASSIVE} == {
+        "OMP_WAIT_POLICY": None,
+        "GOMP_SPINCOUNT": None,
+        "KMP_BLOCKTIME": "",
+    }
+    assert seen["PATH"] == os.environ["PATH"]
 
 
 @pytest.mark.parametrize(

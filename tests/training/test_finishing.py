@@ -22,7 +22,7 @@ from dreamsr.training import finishing
 from dreamsr.training.config import FinishConfig, TrainConfig
 from dreamsr.training.finishing import FinishLoss, Losses, draw, encoder_distance, rollout, shifted
 from dreamsr.training.loader import Batch, Batches
-from dreamsr.training.request import Progress
+from dreamsr.training.results.log import Progress
 from dreamsr.training.start import Start, load_start
 from dreamsr.training.state import Run, begin
 from dreamsr.training.step import learning_rate

@@ -92,6 +92,13 @@ def test_every_system_has_a_preset_and_a_tiny_one():
     assert tiny == set(config_classes())
 
 
+def test_small_gaussian_systems_are_centred_and_the_papers_are_not():
+    for name in preset_names():
+        model = from_mapping(TrainConfig, load_preset(name).values, source=name).model
+        small = name.endswith("-tiny") and model.backbone in ("sr3", "idm")
+        assert model.parametrisation == ("centred" if small else "plain"), name
+
+
 @pytest.mark.parametrize("name", degradation_names())
 def test_every_named_degradation_is_whole_so_that_no_earlier_table_shines_through(name):
     table = load_degradation(name)

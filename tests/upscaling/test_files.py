@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +97,7 @@ def test_damaged_pictures_are_refused_unless_they_are_accepted(tmp_path: Path, t
     request, witness = Request([str(source)], Size(scale=2), str(target)), Witness()
     assert run(request, witness, tiny_upscaler)["failed"] == 1
     assert "half.jpg is damaged" in str(witness.outcomes[-1].error)
-    assert "--accept-damaged" in str(witness.outcomes[-1].error)
+    assert "`accept_damaged` enlarges it" in str(witness.outcomes[-1].error)
     assert not target.exists()
     assert run(request, witness, tiny_upscaler, Options(accept_damaged=True))["done"] == 1
     assert probe_picture(target).width == 96
@@ -127,6 +129,25 @@ def test_stale_files_of_killed_runs_are_cleared(tmp_path: Path, tiny_upscaler: U
     run(Request([str(tmp_path / "in")], Size(scale=2), output=str(tmp_path / "out")), Witness(), tiny_upscaler)
     assert not stale.exists()
     assert other.exists()
+
+
+def test_an_interrupted_batch_keeps_its_page_and_skip_adds_to_it(tmp_path: Path, tiny_upscaler: Upscaler) -> None:
+    folder, page = draw(tmp_path / "in", 4), tmp_path / "page.html"
+    request = Request([str(folder)], Size(scale=2), output=str(tmp_path / "out"))
+
+    class Impatient(Witness):
+        def started(self, job: Job) -> None:
+            if job.source.path.name == "0002.png":
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(request, Impatient(), tiny_upscaler, Options(compare=page))
+    assert page.read_text().count("<figure>") == 2
+    again = replace(request, if_exists="skip")
+    assert run(again, Witness(), tiny_upscaler, Options(compare=page)) == {"skipped": 2, "done": 2}
+    assert re.findall(r"(\w+\.png)</strong>", page.read_text()) == [f"000{n}.png" for n in range(4)]
+    assert run(again, Witness(), tiny_upscaler, Options(compare=page)) == {"skipped": 4}
+    assert page.read_text().count("<figure>") == 4
 
 
 @pytest.mark.slow

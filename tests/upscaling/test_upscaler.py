@@ -15,6 +15,7 @@ from torch import Tensor
 from dreamsr.core.denoiser import Condition
 from dreamsr.core.device import Compute
 from dreamsr.core.model import build_denoiser
+from dreamsr.core.parametrisation import Parametrisation
 from dreamsr.core.tiles import OVERLAP_PX, windows
 from dreamsr.errors import DeviceError, UsageError
 from dreamsr.measure.consistency import consistency_db
@@ -251,26 +252,30 @@ class Overflowing(torch.nn.Module):
         return out
 
 
+@pytest.mark.parametrize("parametrisation", ["plain", "centred"])
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 def test_values_that_are_no_numbers_are_computed_again_in_float32(
-    tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, value: float
+    tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, value: float, parametrisation: Parametrisation
 ) -> None:
-    upscaler = Upscaler(tiny_weights, "cpu", precision="bf16")
+    upscaler, precise = (Upscaler(tiny_weights, "cpu", precision=kind) for kind in ("bf16", "fp32"))
+    config = replace(upscaler.weights.config, parametrisation=parametrisation)
     net = Overflowing(upscaler.denoiser.net, {torch.bfloat16}, value)
     fast = Compute(torch.device("cpu"), torch.bfloat16, "test")
-    monkeypatch.setattr(upscaler, "denoiser", build_denoiser(upscaler.weights.config, net, compute=fast))
+    monkeypatch.setattr(upscaler, "denoiser", build_denoiser(config, net, compute=fast))
+    monkeypatch.setattr(precise, "denoiser", build_denoiser(config, precise.denoiser.net, compute=precise.compute))
     small = picture((20, 20, 3))
-    precise = Upscaler(tiny_weights, "cpu", precision="fp32").enlarge(small, 80, 80, ONE_STEP)
-    assert (upscaler.enlarge(small, 80, 80, ONE_STEP) == precise).all()
+    assert (upscaler.enlarge(small, 80, 80, ONE_STEP) == precise.enlarge(small, 80, 80, ONE_STEP)).all()
 
 
+@pytest.mark.parametrize("parametrisation", ["plain", "centred"])
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_weights_that_give_no_numbers_at_all_are_refused(
-    tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, value: float
+    tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, value: float, parametrisation: Parametrisation
 ) -> None:
     upscaler = Upscaler(tiny_weights, "cpu", precision="fp32")
+    config = replace(upscaler.weights.config, parametrisation=parametrisation)
     net = Overflowing(upscaler.denoiser.net, {torch.bfloat16, torch.float32}, value)
-    monkeypatch.setattr(upscaler, "denoiser", build_denoiser(upscaler.weights.config, net, compute=upscaler.compute))
+    monkeypatch.setattr(upscaler, "denoiser", build_denoiser(config, net, compute=upscaler.compute))
     with pytest.raises(DeviceError, match="not numbers"):
         upscaler.enlarge(picture((9, 9, 3)), 36, 36, ONE_STEP)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -67,6 +68,18 @@ def test_what_is_saved_comes_back(tmp_path: Path, config: ModelConfig, dtype: to
     for key, value in loaded.net.state_dict().items():
         assert value.dtype == torch.float32
         assert torch.equal(value, state[key].to(dtype).float())
+
+
+def test_a_file_from_before_the_parametrisation_is_plain(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    saved(path, dataclasses.replace(SMALLEST, parametrisation="centred"))
+    assert load_weights(path).config.parametrisation == "centred"
+    header, body = taken_apart(path.read_bytes())
+    config = json.loads(header["__metadata__"]["config"])
+    assert config.pop("parametrisation") == "centred"
+    header["__metadata__"]["config"] = json.dumps(config)
+    path.write_bytes(put_together(header, body))
+    assert load_weights(path).config == SMALLEST
 
 
 def test_saving_twice_gives_the_same_bytes(tmp_path: Path, whole: bytes) -> None:

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from dreamsr.errors import OutputError
-from dreamsr.training.log import STEPS, TENSORBOARD, VALIDATIONS, TrainLog, read_lines
-from dreamsr.training.request import Progress
-from dreamsr.training.validation import Validation, ValidRow
+from dreamsr.training.results.log import STEPS, TENSORBOARD, VALIDATIONS, Progress, TrainLog, read_lines
+from dreamsr.training.results.validation import Validation, ValidRow
 
 
 @pytest.fixture(autouse=True)

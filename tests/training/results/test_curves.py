@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dreamsr.training.curves import COLOURS, DPI, MOST_POINTS, PANEL_INCHES, draw_curves, smoothed
-from dreamsr.training.log import TrainLog
-from dreamsr.training.request import Progress
-from dreamsr.training.validation import Validation, ValidRow
+from dreamsr.training.results.curves import COLOURS, DPI, MOST_POINTS, PANEL_INCHES, draw_curves, smoothed
+from dreamsr.training.results.log import Progress, TrainLog
+from dreamsr.training.results.validation import Validation, ValidRow
 
 
 def write(out: Path, steps: int, *, lpips: float | None = None, every: int = 0, loss: float | None = None) -> Path:

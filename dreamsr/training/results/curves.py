@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dreamsr.disk import write_bytes_atomically
 from dreamsr.measure.metrics import METRICS
-from dreamsr.training.log import STEPS, VALIDATIONS, read_lines
+from dreamsr.training.results.log import STEPS, VALIDATIONS, read_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
