@@ -210,7 +210,12 @@ def encode_tiff(samples: Array, *, tags: Mapping[int, Node], order: ByteOrder = 
         parts += [strip, b"\0" * (len(strip) % 2)]
         at += len(strip) + len(strip) % 2
     parts[0] = write_header(layout, at)
-    own = _layout_tags(samples, rows, order)
+    own = layout_tags(samples, 1 if channels < 3 else 2, order)
+    own[COMPRESSION], own[PREDICTOR] = numbers(SHORT, [8], order), numbers(SHORT, [2], order)
+    own[ROWS_PER_STRIP] = numbers(LONG, [rows], order)
+    own[SAMPLE_FORMAT] = numbers(SHORT, [1] * channels, order)
+    if channels in (2, 4):
+        own[EXTRA_SAMPLES] = numbers(SHORT, [2], order)  # alpha, not multiplied into the colours
     long_type = LONG8 if layout.big else LONG
     own[STRIP_OFFSETS] = numbers(long_type, offsets, order)
     own[STRIP_BYTES] = numbers(long_type, [len(strip) for strip in strips], order)
@@ -227,23 +232,19 @@ def _deflated(rows: Array, order: ByteOrder) -> bytes:
     return zlib.compress(differences.astype(rows.dtype.newbyteorder(order), copy=False).tobytes(), DEFLATE_LEVEL)
 
 
-def _layout_tags(samples: Array, rows_per_strip: int, order: ByteOrder) -> dict[int, Node]:
+def layout_tags(samples: Array, photometric: int, order: ByteOrder) -> dict[int, Node]:
+    """What a page must say of its samples [H,W,C], uncompressed in one strip."""
     height, width, channels = samples.shape
-    tags: dict[int, Node] = {
+    return {
         WIDTH: numbers(LONG, [width], order),
         HEIGHT: numbers(LONG, [height], order),
         BITS: numbers(SHORT, [samples.dtype.itemsize * 8] * channels, order),
-        COMPRESSION: numbers(SHORT, [8], order),
-        PHOTOMETRIC: numbers(SHORT, [1 if channels < 3 else 2], order),
+        COMPRESSION: numbers(SHORT, [1], order),
+        PHOTOMETRIC: numbers(SHORT, [photometric], order),
         SAMPLES: numbers(SHORT, [channels], order),
-        ROWS_PER_STRIP: numbers(LONG, [rows_per_strip], order),
+        ROWS_PER_STRIP: numbers(LONG, [height], order),
         PLANAR: numbers(SHORT, [1], order),
-        PREDICTOR: numbers(SHORT, [2], order),
-        SAMPLE_FORMAT: numbers(SHORT, [1] * channels, order),
     }
-    if channels in (2, 4):
-        tags[EXTRA_SAMPLES] = numbers(SHORT, [2], order)  # alpha, not multiplied into the colours
-    return tags
 
 
 def numbers(kind: int, values: Sequence[int], order: ByteOrder) -> Entry:

@@ -368,7 +368,7 @@ def test_threads_hear_of_their_own_files_alone(capfd: pytest.CaptureFixture[str]
 def test_what_others_print_meanwhile_comes_out(capfd: pytest.CaptureFixture[str]) -> None:
     with caught() as lines:
         os.write(2, b"ZIPDecode: Decoding error.\n\x1b[2K 40 % done\n: WEBP compression support is not configured.\n")
-        os.write(2, b"\n[ERROR:0@1.432] global loadsave.cpp:1390 imdecode_ can't read\n\n\ndone\n")
+        os.write(2, b"[ERROR:0@1.432] global loadsave.cpp:1390 imdecode_ can't read\n\ndone\n")
     theirs = ["ZIPDecode: Decoding error", ": WEBP compression support is not configured"]
     assert lines == [*theirs, "[ERROR:0@1.432] global loadsave.cpp:1390 imdecode_ can't read"]
-    assert capfd.readouterr().err == "\x1b[2K 40 % done\n\ndone\n"
+    assert capfd.readouterr().err == "\x1b[2K 40 % done\ndone\n"

@@ -40,7 +40,7 @@ class Coded(NamedTuple):
 def properties_of_main(data: bytes) -> list[Box]:
     """The properties of the main picture, then those of the tiles that make it up; [] where there are none."""
     try:
-        items = _Items.of(data)
+        items = _Items(data)
         return [box for item in (items.main, *items.tiles_of(items.main)) for box in items.properties_of(item)]
     except BROKEN:
         return []
@@ -48,12 +48,7 @@ def properties_of_main(data: bytes) -> list[Box]:
 
 def stream_of_main(data: bytes) -> bytes:
     """The first bytes of the coded main picture, or of its first tile; b"" where they are not found."""
-    try:
-        items = _Items.of(data)
-        item = next(iter(items.tiles_of(items.main)), items.main)
-        return b"".join(items.extents_of(item)[:1])[:STREAM_BYTES]
-    except BROKEN:
-        return b""
+    return next((picture.stream[:STREAM_BYTES] for picture in coded_main(data)), b"")
 
 
 def coded_main(data: bytes) -> list[Coded]:
@@ -63,7 +58,7 @@ def coded_main(data: bytes) -> list[Coded]:
     """
     found: list[Coded] = []
     try:
-        items = _Items.of(data)
+        items = _Items(data)
         whole = [items.main, *items.alphas_of(items.main)]
         left_bytes = len(data)
         for part in dict.fromkeys(part for item in whole for part in items.tiles_of(item) or [item]):
@@ -99,7 +94,8 @@ def bits_of(properties: list[Box]) -> int:
 class _Items:
     """The items of a file, as its meta box lists them. Raises one of BROKEN where that is broken."""
 
-    def __init__(self, data: bytes, found: dict[bytes, bytes]) -> None:
+    def __init__(self, data: bytes) -> None:
+        found = {box.kind: box.content for box in reversed(_all(_first(data, b"meta")[4:]))}
         parts = _all(found[b"iprp"])
         self._data = data
         self._idat = found.get(b"idat", b"")
@@ -109,14 +105,8 @@ class _Items:
         self._references = _references(found.get(b"iref"))
         self.main = _number(found[b"pitm"][4:], wide=found[b"pitm"][0] > 0)
 
-    @classmethod
-    def of(cls, data: bytes) -> _Items:
-        meta = _all(_first(data, b"meta")[4:])
-        return cls(data, {box.kind: box.content for box in reversed(meta)})
-
     def properties_of(self, item: int) -> list[Box]:
-        places = self._owned.get(item, ())
-        return [self._pool[index - 1] for index in places if 0 < index <= len(self._pool)]
+        return [self._pool[index - 1] for index in self._owned.get(item, ()) if 0 < index <= len(self._pool)]
 
     def tiles_of(self, item: int) -> list[int]:
         """The items that `item` is put together from."""
@@ -125,11 +115,8 @@ class _Items:
     def alphas_of(self, item: int) -> list[int]:
         """The items that say how opaque `item` is."""
         beside = [of for kind, of, ends in self._references if kind == b"auxl" and item in ends]
-        return [
-            one
-            for one in beside
-            if any(kind == b"auxC" and content[4:].startswith(ALPHA) for kind, content in self.properties_of(one))
-        ]
+        says = {one: [box.content[4:] for box in self.properties_of(one) if box.kind == b"auxC"] for one in beside}
+        return [one for one, kinds in says.items() if any(kind.startswith(ALPHA) for kind in kinds)]
 
     def extents_of(self, item: int) -> list[bytes]:
         """The parts of the stream of `item`."""

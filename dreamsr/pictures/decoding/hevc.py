@@ -28,8 +28,7 @@ def hevc_damage(data: bytes) -> str:
     library = _libde265()
     if library is None:
         return ""
-    streams = (_byte_stream(picture) for picture in coded_main(data))
-    return next(filter(None, (_warning(library, stream) for stream in streams if stream)), "")
+    return next(filter(None, (_warning(library, _byte_stream(picture)) for picture in coded_main(data))), "")
 
 
 @functools.cache
@@ -39,14 +38,12 @@ def _libde265() -> ctypes.CDLL | None:
         import _pillow_heif
 
         library = ctypes.CDLL(_pillow_heif.__file__)
-        library.de265_new_decoder.restype = ctypes.c_void_p
-        library.de265_get_next_picture.restype = ctypes.c_void_p
-        library.de265_push_data.argtypes = (
-            ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_int64, ctypes.c_void_p,
-        )  # fmt: skip
+        pointer, integer = ctypes.c_void_p, ctypes.c_int
+        library.de265_new_decoder.restype = library.de265_get_next_picture.restype = pointer
+        library.de265_push_data.argtypes = (pointer, ctypes.c_char_p, integer, ctypes.c_int64, pointer)
+        library.de265_decode.argtypes = (pointer, ctypes.POINTER(integer))
         for name in ("flush_data", "get_next_picture", "get_warning", "free_decoder"):
-            getattr(library, f"de265_{name}").argtypes = (ctypes.c_void_p,)
-        library.de265_decode.argtypes = (ctypes.c_void_p, ctypes.POINTER(ctypes.c_int))
+            getattr(library, f"de265_{name}").argtypes = (pointer,)
     except (ImportError, OSError, AttributeError):
         return None
     return library

@@ -37,10 +37,10 @@ from dreamsr.pictures.tiff import (
     TILE_BYTES,
     TILE_OFFSETS,
     WIDTH,
-    ByteOrder,
     Entry,
     Layout,
     Node,
+    layout_tags,
     number,
     numbers,
     read_directory,
@@ -216,9 +216,8 @@ def interleaved(data: bytes, name: str) -> bytes:
     planes = [_plane(data, layout, entries, index, name) for index in range(count)]
     samples = np.stack(planes, axis=2)  # [H,W,C]
     samples = samples.astype(samples.dtype.newbyteorder(layout.order), copy=False)
-    depth = samples.dtype.itemsize * 8
     kept = {tag: entry for tag, entry in entries.items() if tag not in PIXEL_TAGS}
-    own = _layout_tags(samples.shape, layout.order, photometric, depth)
+    own = layout_tags(samples, photometric, layout.order)
     if count > colours:
         own[EXTRA_SAMPLES] = numbers(SHORT, kinds[:1] or [2], layout.order)
     body = samples.tobytes()
@@ -256,17 +255,3 @@ def _plane(data: bytes, layout: Layout, entries: Mapping[int, Entry], index: int
             raise ImageError(f"{name} is damaged ({damage}); get a whole copy of it.")
         plane = np.asarray(image)
     return plane.astype(np.uint16) if plane.dtype.itemsize == 2 else plane  # in this machine's order
-
-
-def _layout_tags(shape: tuple[int, ...], order: ByteOrder, photometric: int, depth: int) -> dict[int, Node]:
-    height, width, count = shape
-    return {
-        WIDTH: numbers(LONG, [width], order),
-        HEIGHT: numbers(LONG, [height], order),
-        BITS: numbers(SHORT, [depth] * count, order),
-        COMPRESSION: numbers(SHORT, [1], order),
-        PHOTOMETRIC: numbers(SHORT, [photometric], order),
-        SAMPLES: numbers(SHORT, [count], order),
-        ROWS_PER_STRIP: numbers(LONG, [height], order),
-        PLANAR: numbers(SHORT, [1], order),
-    }
