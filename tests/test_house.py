@@ -62,7 +62,6 @@ OPTIONS_SPELLED = {
     "publishing/card.py": 2,
     "publishing/metrics.py": 1,
     "publishing/publish.py": 2,
-    "study/study.py": 4,
     "training/checkpoints.py": 5,
     "training/finetune.py": 2,
     "training/holdout.py": 2,

@@ -62,7 +62,7 @@ Degradation = Annotated[
 ]
 DegradationSeed = Annotated[int, typer.Option(help="Of what the degradation draws.", rich_help_panel=RULES)]
 Square = Annotated[int, typer.Option(help="Side of the squares of --protocol idm, in px.", rich_help_panel=RULES)]
-Lpips = Annotated[str, typer.Option(help="alex, vgg, both with a comma, or none.", rich_help_panel=RULES)]
+Lpips = Annotated[str, typer.Option(help="alex, vgg, dists, with commas, or none.", rich_help_panel=RULES)]
 Limit = Annotated[int | None, typer.Option(help="Only the first pictures of each set.", rich_help_panel=RULES)]
 Speed = Annotated[
     bool, typer.Option("--speed", help="Also time cold and warm, batch 1 and the best batch.", rich_help_panel=REPORTS)
