@@ -36,7 +36,7 @@ def write_bytes_atomically(path: Path | str, data: bytes | memoryview) -> None:
         if mode is not None and not stat.S_ISREG(mode):
             target.write_bytes(data)
             return
-        temp = target.with_name(_temp_name(target.name))
+        temp = temp_beside(target)
         try:
             _write_durably(temp, data, mode)
             os.replace(temp, target)  # noqa: PTH105 (tests break exactly this call)
@@ -47,6 +47,29 @@ def write_bytes_atomically(path: Path | str, data: bytes | memoryview) -> None:
         _sync_folder(target.parent)
     except (OSError, ValueError) as error:
         raise OutputError(_cannot_write(path, target, error)) from error
+
+
+def append_bytes(path: Path, data: bytes) -> None:
+    """Puts `data` at the end of a file, durably. Raises OutputError; on any error the file is as it was before."""
+    try:
+        with path.open("ab", buffering=0) as file:
+            end = file.tell() if file.seekable() else 0
+            try:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[file.write(rest) :]
+                _sync(file.fileno())
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    file.truncate(end)
+                raise
+    except (OSError, ValueError) as error:
+        raise OutputError(_cannot_write(path, path, error)) from error
+
+
+def temp_beside(target: Path) -> Path:
+    """A name for something unfinished in the folder of `target`, which `remove_stale_temps` clears after a kill."""
+    return target.with_name(_temp_name(target.name))
 
 
 def remove_stale_temps(folder: Path | str) -> int:
@@ -148,11 +171,16 @@ def _write_durably(temp: Path, data: bytes | memoryview, mode: int | None) -> No
                 os.fchmod(file.fileno(), stat.S_IMODE(mode))
         file.write(data)
         file.flush()
-        try:
-            os.fsync(file.fileno())
-        except OSError as error:
-            if error.errno not in NO_SYNC:
-                raise
+        _sync(file.fileno())
+
+
+def _sync(handle: int) -> None:
+    """fsync, where the file system knows it. Raises OSError."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
 
 
 def _sync_folder(folder: Path) -> None:
@@ -170,4 +198,4 @@ def _cannot_write(path: Path | str, target: Path, error: Exception) -> str:
     if isinstance(error, FileNotFoundError) and not target.parent.is_dir():
         return f"{printable(path)} cannot be written: there is no folder {printable(target.parent)}; create it first."
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return f"{printable(path)} cannot be written: {printable(reason)}; free the place or choose another with -o."
+    return f"{printable(path)} cannot be written: {printable(reason)}; free the place or choose another with `output`."

@@ -12,7 +12,8 @@
     ├── OutputError              a result cannot be put where it was asked for
     └── TrainingError            a training run cannot start or go on
 
-Every message says what was given, what is possible, and what to do next.
+Every message says what was given, what is possible, and what to do next. It names the fields of a request as Python
+knows them, in backticks, such as `if_exists`; the command line puts its options there (`cli/spelling.py`).
 """
 
 

@@ -322,5 +322,5 @@ def _own_precision(precision: Literal["auto", "bf16", "fp32"]) -> Literal["auto"
     """The precision of the configuration; where it leaves the choice, that of `accelerate launch`."""
     chosen = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
     if chosen not in ("no", "bf16"):
-        raise UsageError(f"--mixed_precision is {chosen}, but dreamsr trains in bf16 or float32; choose bf16 or no")
+        raise UsageError(f"`mixed_precision` is {chosen}, but dreamsr trains in bf16 or float32; choose bf16 or no")
     return "bf16" if precision == "auto" and chosen == "bf16" else precision

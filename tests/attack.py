@@ -24,7 +24,7 @@ from typing import Any
 
 from dreamsr.bench.check import check
 from dreamsr.errors import DreamsrError
-from dreamsr.training.checkpoints import check_data
+from dreamsr.training.results.checkpoints import check_data
 
 ROOT = Path(__file__).parents[1]
 SIZE = 4096

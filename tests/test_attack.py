@@ -13,7 +13,7 @@ import pytest
 from dreamsr.bench import report
 from dreamsr.cli import main
 from dreamsr.errors import DownloadError, TrainingError
-from dreamsr.training.checkpoints import read_state
+from dreamsr.training.results.checkpoints import read_state
 from dreamsr.weights.token import may_have_token, redirected
 from tests import attack
 

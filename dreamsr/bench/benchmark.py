@@ -28,7 +28,7 @@ from dreamsr.data.shrinking import parse_degradation
 from dreamsr.errors import ConfigError, UsageError, printable
 from dreamsr.measure.lpips import Perceptual
 from dreamsr.measure.machine import environment
-from dreamsr.upscaling.outputs import require_folder
+from dreamsr.outputs import require_folder
 from dreamsr.upscaling.upscaler import DEFAULT_WEIGHTS
 
 FORMAT = "dreamsr-bench-1"
@@ -37,7 +37,7 @@ OnNotice = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Request:
+class BenchRequest:
     """One benchmark in full; JSON values only, so that a report can be run again from itself.
 
     weights: NAME=REF or REF. steps: empty for what each of the weights recommends. seeds: how many, from
@@ -73,19 +73,19 @@ class Request:
 
     def __post_init__(self) -> None:
         _require(bool(self.data), "DATA", "nothing", "one or more folders with large pictures")
-        _require(2 <= self.scale <= 16, "--scale", self.scale, "2..16")
-        _require(FEWEST_SEEDS <= self.seeds <= MOST_SEEDS, "--seeds", self.seeds, f"{FEWEST_SEEDS}..{MOST_SEEDS}")
-        _require(self.first_seed >= 0, "--seed", self.first_seed, "0 or more")
-        _require(all(s >= 1 for s in self.steps), "--steps", self.steps, "1 or more each")
-        _require(len(set(self.steps)) == len(self.steps), "--steps", self.steps, "different from each other")
-        _require(bool(self.stochasticity), "--stochasticity", "empty", "one or more numbers in 0..1")
-        _require(all(0 <= s <= 1 for s in self.stochasticity), "--stochasticity", self.stochasticity, "in 0..1 each")
-        _require(len(self.ablation) in (0, 2), "--dream-ablation", self.ablation, "two training runs")
-        _require(self.limit is None or self.limit >= 1, "--limit", self.limit, "1 or more")
-        _require(self.threads is None or self.threads >= 1, "--threads", self.threads, "1 or more")
-        _require(self.command_timeout_s > 0, "--command-timeout", self.command_timeout_s, "above 0")
+        _require(2 <= self.scale <= 16, "`scale`", self.scale, "2..16")
+        _require(FEWEST_SEEDS <= self.seeds <= MOST_SEEDS, "`seeds`", self.seeds, f"{FEWEST_SEEDS}..{MOST_SEEDS}")
+        _require(self.first_seed >= 0, "`first_seed`", self.first_seed, "0 or more")
+        _require(all(s >= 1 for s in self.steps), "`steps`", self.steps, "1 or more each")
+        _require(len(set(self.steps)) == len(self.steps), "`steps`", self.steps, "different from each other")
+        _require(bool(self.stochasticity), "`stochasticity`", "empty", "one or more numbers in 0..1")
+        _require(all(0 <= s <= 1 for s in self.stochasticity), "`stochasticity`", self.stochasticity, "in 0..1 each")
+        _require(len(self.ablation) in (0, 2), "`ablation`", self.ablation, "two training runs")
+        _require(self.limit is None or self.limit >= 1, "`limit`", self.limit, "1 or more")
+        _require(self.threads is None or self.threads >= 1, "`threads`", self.threads, "1 or more")
+        _require(self.command_timeout_s > 0, "`command_timeout_s`", self.command_timeout_s, "above 0")
         plain_y = self.protocol != "y-channel" or (not self.low and self.degradation == "bicubic")
-        _require(plain_y, "--protocol", "y-channel", "without --low and --degradation: it shrinks luma by itself")
+        _require(plain_y, "`protocol`", "y-channel", "without `low` and `degradation`: it shrinks luma by itself")
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Report:
 
 
 def bench(
-    request: Request,
+    request: BenchRequest,
     *,
     work: Path | None = None,
     fresh: bool = False,
@@ -129,7 +129,7 @@ def bench(
         if perceptual.missing:
             on_notice(perceptual.missing)
         work = work or default_folder()
-        require_folder(work, f"--work {printable(work)}")
+        require_folder(work, f"`work` {printable(work)}")
         store = Store(work, fresh=fresh)
         sweep = Sweep(datasets, methods, perceptual, store, save_outputs)
         if save_outputs is not None:
@@ -142,7 +142,7 @@ def bench(
     return found
 
 
-def read_by(request: Request) -> Read:
+def read_by(request: BenchRequest) -> Read:
     """What a benchmark reads, which none of its results may replace."""
     references = [weights_name(reference)[1] for reference in (*request.weights, *request.ablation)]
     folders = (*request.data, *request.low, *(folder for _, folder in request.outputs))
@@ -163,7 +163,7 @@ def threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _datasets(request: Request) -> list[Dataset]:
+def _datasets(request: BenchRequest) -> list[Dataset]:
     return open_datasets(
         [Path(folder) for folder in request.data],
         [Path(folder) for folder in request.low],
@@ -175,7 +175,7 @@ def _datasets(request: Request) -> list[Dataset]:
     )
 
 
-def _methods(request: Request, on_notice: OnNotice) -> tuple[list[Method], list[tuple[str, str]]]:
+def _methods(request: BenchRequest, on_notice: OnNotice) -> tuple[list[Method], list[tuple[str, str]]]:
     """The competitors in the order of the tables, and the pairs whose difference is of interest."""
     references = [*request.weights, *request.ablation]
     if not references and not request.outputs and not request.commands:
@@ -191,13 +191,13 @@ def _methods(request: Request, on_notice: OnNotice) -> tuple[list[Method], list[
     return methods, _pairs(request, [m.name for m in models], [m.name for m in others])
 
 
-def _pairs(request: Request, models: Sequence[str], others: Sequence[str]) -> list[tuple[str, str]]:
+def _pairs(request: BenchRequest, models: Sequence[str], others: Sequence[str]) -> list[tuple[str, str]]:
     pairs = [(models[-2], models[-1])] if request.ablation else []
     pairs += [(model, models[0]) for model in models[1:] if (models[0], model) not in pairs]
     return pairs + [(model, other) for model in models for other in ("bicubic", *others)]
 
 
-def _weights(request: Request, name: str, reference: str, on_notice: OnNotice) -> WeightsMethod:
+def _weights(request: BenchRequest, name: str, reference: str, on_notice: OnNotice) -> WeightsMethod:
     return WeightsMethod(
         name,
         reference,
@@ -214,7 +214,7 @@ def _weights(request: Request, name: str, reference: str, on_notice: OnNotice) -
 
 
 def _report(
-    request: Request,
+    request: BenchRequest,
     command_line: str,
     sweep: Sweep,
     pairs: Sequence[tuple[str, str]],

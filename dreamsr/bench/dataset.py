@@ -90,7 +90,7 @@ class Dataset:
             raise DataError(
                 f"{self.low_paths[number]}: {low.shape[1]}x{low.shape[0]} does not fit "
                 f"{self.paths[number].name} at x{self.scale}, which needs {wanted[1]}x{wanted[0]} "
-                f"(this looks like x{ratio:.3g}); choose another --scale or --low"
+                f"(this looks like x{ratio:.3g}); choose another `scale` or `low`"
             )
         return low
 
@@ -110,9 +110,9 @@ def open_datasets(
     Raises DataError for a missing or empty folder and for pictures without a partner in the `low_folders`.
     """
     if low_folders and len(low_folders) != len(folders):
-        raise DataError(f"{len(folders)} folders of pictures but {len(low_folders)} of --low; give one for each")
+        raise DataError(f"{len(folders)} folders of pictures but {len(low_folders)} of `low`; give one for each")
     if low_folders and protocol.square:
-        raise DataError("the square protocol makes its own small images; leave out --low or choose another --protocol")
+        raise DataError("the square protocol makes its own small images; leave out `low` or choose another `protocol`")
     found: list[Dataset] = []
     for number, folder in enumerate(folders):
         paths = pictures_in(folder)

@@ -168,13 +168,13 @@ class Command:
 
     def __post_init__(self) -> None:
         if "{input}" not in self.template or "{output}" not in self.template:
-            raise UsageError(f"--command {self.name}= needs {{input}} and {{output}} in {self.template!r}")
+            raise UsageError(f"`command` {self.name}= needs {{input}} and {{output}} in {self.template!r}")
         try:
             words = shlex.split(self.template)
         except ValueError as error:
-            raise UsageError(f"--command {self.name}= cannot be taken apart ({error}): {self.template!r}") from None
+            raise UsageError(f"`command` {self.name}= cannot be taken apart ({error}): {self.template!r}") from None
         if shutil.which(words[0]) is None:
-            raise UsageError(f"--command {self.name}=: there is no program {words[0]!r}; install it or give its path")
+            raise UsageError(f"`command` {self.name}=: there is no program {words[0]!r}; install it or give its path")
 
     def variants(self) -> Sequence[Variant]:
         return [Variant()]

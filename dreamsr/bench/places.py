@@ -9,7 +9,7 @@ from pathlib import Path
 from dreamsr.bench.dataset import picture_files
 from dreamsr.bench.plots import MARKS, NAMES_OF_PLOTS, require_matplotlib
 from dreamsr.errors import OutputError, printable
-from dreamsr.upscaling.outputs import Output, Protected, plan_outputs, require_folder
+from dreamsr.outputs import Output, Protected, plan_outputs, require_folder
 from dreamsr.weights.file import FILE_NAME
 
 JSON_MARK, CSV_MARK, HTML_MARK = b'"format": "dreamsr-bench-', b"dataset,image,method,", b"<title>dreamsr bench"
@@ -28,14 +28,14 @@ class Places:
     def outputs(self) -> list[Output]:
         """Every file, with what an earlier one of it is known by."""
         named = (
-            Output("--json", self.json, (".json",), JSON_MARK) if self.json and str(self.json) != "-" else None,
-            Output("--csv", self.csv, (".csv",), CSV_MARK) if self.csv else None,
-            Output("--html", self.html, (".html", ".htm"), HTML_MARK) if self.html else None,
+            Output("json", self.json, (".json",), JSON_MARK) if self.json and str(self.json) != "-" else None,
+            Output("csv", self.csv, (".csv",), CSV_MARK) if self.csv else None,
+            Output("html", self.html, (".html", ".htm"), HTML_MARK) if self.html else None,
         )
         files = [output for output in named if output is not None]
         if self.plots is not None:
             kinds = [(name, ending) for name in NAMES_OF_PLOTS for ending in MARKS]
-            files += [Output("--plots", self.plots / f"{n}{ending}", (ending,), MARKS[ending]) for n, ending in kinds]
+            files += [Output("plots", self.plots / f"{n}{ending}", (ending,), MARKS[ending]) for n, ending in kinds]
         return files
 
 
@@ -68,7 +68,7 @@ def require_places(places: Places, read: Read) -> None:
         if path is not None and str(path) != "-" and not path.resolve().parent.is_dir():
             raise OutputError(f"{path}: there is no folder {path.resolve().parent}; create it first")
     if places.plots is not None:
-        _require_own(places.plots, "--plots", read)
+        _require_own(places.plots, "plots", read)
     plan_outputs(places.outputs(), inputs=read.all_files())
     if places.html is not None or places.plots is not None:
         require_matplotlib()
@@ -76,16 +76,17 @@ def require_places(places: Places, read: Read) -> None:
 
 def require_pictures(folder: Path, pictures: Sequence[Path], read: Read) -> None:
     """The same for the enlarged `pictures` below `folder`; an earlier picture of the name may be replaced."""
-    _require_own(folder, "--save-outputs", read)
-    outputs = [Output("--save-outputs", path) for path in pictures]
+    _require_own(folder, "save_outputs", read)
+    outputs = [Output("save_outputs", path) for path in pictures]
     plan_outputs(outputs, inputs=read.all_files())
 
 
-def _require_own(folder: Path, option: str, read: Read) -> None:
+def _require_own(folder: Path, field: str, read: Read) -> None:
     """Raise OutputError for a folder that is read, too, and for one that cannot be written."""
+    label = f"`{field}` {printable(folder)}"
     if folder in Protected(read.folders):
-        raise OutputError(f"{option} {printable(folder)} is a folder that is read, too; choose another")
-    require_folder(folder, f"{option} {printable(folder)}")
+        raise OutputError(f"{label} is a folder that is read, too; choose another")
+    require_folder(folder, label)
 
 
 def _folders_in(folder: Path) -> list[Path]:

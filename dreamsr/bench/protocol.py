@@ -124,7 +124,7 @@ def known_set(stems: frozenset[str]) -> KnownSet | None:
 def choose_protocol(name: str) -> Protocol:
     """Raises UsageError for an unknown name."""
     if name not in PROTOCOLS:
-        raise UsageError(f"--protocol is {name!r}, but it must be one of {', '.join(PROTOCOLS)}")
+        raise UsageError(f"`protocol` is {name!r}, but it must be one of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
 
 

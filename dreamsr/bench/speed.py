@@ -128,9 +128,12 @@ def _weights_speed(method: WeightsMethod, variant: Variant, low: Pixels, scale: 
 
 def _cold(method: WeightsMethod, variant: Variant, low: Pixels, scale: int) -> Cost:
     """A fresh process, as a user starts it: imports, loading, one picture read and written."""
-    words = [sys.executable, "-m", "dreamsr", "upscale", "{input}", "-o", "{output}", "-s", str(scale)]
-    words += ["--weights", str(method.path), "--steps", str(variant.steps), "--device", str(method.compute.device)]
-    return _from_file(shlex.join(words), low, scale, times=1, timeout_s=3600)[0]
+    program, weights = shlex.quote(sys.executable), shlex.quote(str(method.path))
+    line = (
+        f"{program} -m dreamsr upscale {{input}} -o {{output}} -s {scale} -w {weights} "
+        f"--steps {variant.steps} --device {method.compute.device}"
+    )
+    return _from_file(line, low, scale, times=1, timeout_s=3600)[0]
 
 
 def _command_speed(method: Command, low: Pixels, scale: int) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class WeightsMethod:
         """As asked for, or what the weights recommend. Raises UsageError for more steps than the process has."""
         steps, most = self._steps or (self.upscaler.default_steps,), self.upscaler.denoiser.process.timesteps
         if max(steps) > most:
-            raise UsageError(f"--steps is {max(steps)}, but {self.name} can take 1..{most}")
+            raise UsageError(f"`steps` is {max(steps)}, but {self.name} can take 1..{most}")
         return steps
 
     def variants(self) -> Sequence[Variant]:

@@ -7,7 +7,7 @@ from typing import get_args
 
 def policies() -> list[str]:
     """Of `--if-exists`."""
-    from dreamsr.upscaling.plan import POLICIES
+    from dreamsr.outputs import POLICIES
 
     return list(POLICIES)
 

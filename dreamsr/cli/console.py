@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from dreamsr.cli.spelling import as_typed
 from dreamsr.errors import OutputError
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def _line(label: str, message: str, style: str) -> None:
     from rich.text import Text
 
     try:
-        err().print(Text.assemble((label, style), one_line(message)))
+        err().print(Text.assemble((label, style), one_line(as_typed(message))))
     except BrokenPipeError:
         raise
     except OSError:  # nobody can be told: no reason to lose what is done

@@ -36,8 +36,8 @@ from dreamsr.cli.train import (
 from dreamsr.cli.train_view import train_view
 
 if TYPE_CHECKING:
-    from dreamsr.training.finetune import FinetuneReport
-    from dreamsr.training.validation import ValidRow
+    from dreamsr.training.finetuning.finetune import FinetuneReport
+    from dreamsr.training.results.validation import ValidRow
 
 
 def finetune(
@@ -82,8 +82,8 @@ def finetune(
     OUT/model.safetensors, which `dreamsr upscale --weights OUT` takes.
     """
     from dreamsr.data.recipes import degradation_table
-    from dreamsr.training.finetune import finetune as finetune_task
-    from dreamsr.training.finetune import suited
+    from dreamsr.training.finetuning.finetune import finetune as finetune_task
+    from dreamsr.training.finetuning.finetune import suited
     from dreamsr.training.request import Listener, RunRequest
     from dreamsr.training.resolve import altered, data_source, finish_table, name_of
 

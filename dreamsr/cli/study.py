@@ -49,7 +49,7 @@ def study(
     Leaves tables (study.md), all figures (study.json), curves (study.png), every sample and a training run for each arm
     in OUT. Run it again to go on. Several processes may share OUT: each takes an arm that no other has.
     """
-    from dreamsr.study.arms import MOST_STEPS, Plan, Studio
+    from dreamsr.study.arms import MOST_STEPS, Studio, StudyPlan
     from dreamsr.study.study import prepare, train_and_measure
     from dreamsr.study.systems import SYSTEMS, Arm
     from dreamsr.training.resolve import data_source
@@ -60,7 +60,7 @@ def study(
     if unknown is not None:
         raise UsageError(f"--systems has {unknown!r}, but it must be among {', '.join(SYSTEMS)}")
     ways = product(range(seeds), named, [_power(text) for text in powers.split(",")])
-    plan = Plan(
+    plan = StudyPlan(
         arms=tuple(Arm(system, power, seed) for seed, system, power in ways) if only is None else _named(only),
         settings=tuple(settings or ()),
         max_steps=max_steps,

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from dreamsr.cli import console
+from dreamsr.cli.spelling import as_typed
 from dreamsr.cli.train_view import duration
 from dreamsr.errors import UsageError
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-    from dreamsr.upscaling.files import Outcome, Status, Summary
+    from dreamsr.upscaling.files import Counts, Outcome, Status
     from dreamsr.upscaling.plan import Job
 
 NAME_CHARS = 40
@@ -104,7 +105,7 @@ class UpscaleReport:
             if not self.quiet:
                 console.warn(f"{outcome.input}: {text}")
 
-    def summarize(self, summary: Summary) -> None:
+    def summarize(self, summary: Counts) -> None:
         """One line on everything, where there was more than one file."""
         if self.quiet or summary.total() < 2:
             return
@@ -175,6 +176,8 @@ def _line(outcome: Outcome) -> str:
 def _plain(outcome: Outcome) -> dict[str, object]:
     """The fields that are known; infinity, which JSON lacks, as the text "inf"."""
     values = {key: value for key, value in asdict(outcome).items() if value not in (None, ())}
+    if outcome.error is not None:
+        values["error"] = as_typed(outcome.error)
     measured = outcome.consistency_db
     return values | ({"consistency_db": "inf"} if measured is not None and math.isinf(measured) else {})
 

@@ -75,9 +75,9 @@ def open_twins(
     Pairs with a file that cannot be decoded or is too small stand in `refused`. Raises DataError, with the first
     offenders and their number, where a picture lacks its partner, or sizes or contents of partners do not fit.
     """
-    for option, folder in (("--hr", hr), ("--lr", lr)):
+    for field, folder in (("hr", hr), ("lr", lr)):
         if not folder.is_dir():
-            raise DataError(f"{printable(folder)}: no such folder; give {option} a folder with pictures")
+            raise DataError(f"{printable(folder)}: no such folder; give `{field}` a folder with pictures")
     twins = [twin for twin in matched(pictures_below(hr), pictures_below(lr)) if twin.large.name not in exclude]
     complete = len(twins) <= FULL_CHECK_PHOTOS
     results = list(in_parallel(lambda twin: _problem(twin, config, complete=complete), twins, on_progress))

@@ -64,5 +64,5 @@ def nothing_usable(what: str, refused: Sequence[str], *, min_side_px: int) -> Da
     reason = f"; first problem: {refused[0]}" if refused else ""
     return DataError(
         f"{what}: no usable photo found (need {min_side_px} px or more on the short side){reason}; "
-        "give --data a folder with pictures, .tar shards or hub:user/name"
+        "give `data` a folder with pictures, .tar shards or hub:user/name"
     )

@@ -59,7 +59,7 @@ def parse_degradation(text: str, seed: int = 0) -> Degradation:
     """
     named = text in ("photo", *degradation_names())
     if named or text.endswith(".toml"):
-        photo = from_mapping(PhotoConfig, degradation_table(text).get("photo", {}), source=f"--degradation {text}")
+        photo = from_mapping(PhotoConfig, degradation_table(text).get("photo", {}), source=f"`degradation` {text}")
         return Degradation(text if named else in_words(photo), seed, photo=photo)
     values: dict[str, float] = {}
     for part in text.split("+"):
@@ -67,14 +67,14 @@ def parse_degradation(text: str, seed: int = 0) -> Degradation:
         name = None if match is None else match[1] or match[3] or "bicubic"
         if match is None or name is None or name in values:
             possible = f"{possible_degradations()}, or a sum such as blur-1.2+noise-10+jpeg-75"
-            raise UsageError(f"--degradation is {text!r}, but it must be {possible}")
+            raise UsageError(f"`degradation` is {text!r}, but it must be {possible}")
         values[name] = float(match[2] or match[4] or 0)
     quality = values.get("jpeg")
     if quality is not None and not 1 <= quality <= 100:
-        raise UsageError(f"--degradation asks for JPEG quality {quality:g}, but it must be 1..100")
+        raise UsageError(f"`degradation` asks for JPEG quality {quality:g}, but it must be 1..100")
     blur, noise = values.get("blur", 0.0), values.get("noise", 0.0)
     if blur > MOST_BLUR_PX or noise > MOST_NOISE:
-        raise UsageError(f"--degradation is {text!r}; blur may reach {MOST_BLUR_PX:g} px and noise {MOST_NOISE:g}")
+        raise UsageError(f"`degradation` is {text!r}; blur may reach {MOST_BLUR_PX:g} px and noise {MOST_NOISE:g}")
     return Degradation(text, seed, blur, noise, None if quality is None else int(quality))
 
 

@@ -39,7 +39,7 @@ class DataSource:
         paired = self.hr is not None and self.lr is not None
         lone = (self.hr is None) != (self.lr is None)
         if lone or paired == (self.data is not None):
-            raise UsageError("name the pictures by --data, or by --hr and --lr together")
+            raise UsageError("name the pictures by `data`, or by `hr` and `lr` together")
 
 
 def open_source(
@@ -59,7 +59,7 @@ def open_source(
     if source.data is None:
         if config.drawn_share:
             raise UsageError(
-                f"drawn_share is {config.drawn_share:g}, but pictures are drawn only beside --data: pairs are used as "
+                f"drawn_share is {config.drawn_share:g}, but pictures are drawn only beside `data`: pairs are used as "
                 "they are; set it to 0"
             )
         assert source.hr is not None
@@ -87,11 +87,11 @@ def find_photos(data: str) -> list[PhotoFile]:
         if pictures and shards:
             raise DataError(
                 f"{printable(data)}: holds pictures as well as .tar shards; "
-                f"give --data '{printable(path / '*.tar')}' for the shards, or a folder of its own for the pictures"
+                f"give `data` '{printable(path / '*.tar')}' for the shards, or a folder of its own for the pictures"
             )
         return photos_in_shards(shards) if shards else pictures
     matches = sorted(glob.glob(data)) if glob.has_magic(data) and not path.exists() else [data]  # noqa: PTH207 - Path.glob takes no absolute patterns
     if matches and all(match.lower().endswith(".tar") and Path(match).is_file() for match in matches):
         return photos_in_shards([Path(match) for match in matches])
     problem = "is neither a folder nor a .tar file" if path.exists() else "no such folder or .tar file"
-    raise DataError(f"{printable(data)}: {problem}; give --data a folder with pictures, .tar shards or hub:user/name")
+    raise DataError(f"{printable(data)}: {problem}; give `data` a folder with pictures, .tar shards or hub:user/name")

@@ -188,7 +188,7 @@ def _parts(text: str) -> tuple[str, str]:
     """(name, split) of `hub:user/name[:split]`."""
     match = re.fullmatch(rf"{PREFIX}(.*?[^:])(?::(\w+))?", text)
     if match is None:
-        raise UsageError(f"--data is {printable(text)!r}, but a data set on the Hub is named hub:user/name[:split]")
+        raise UsageError(f"`data` is {printable(text)!r}, but a data set on the Hub is named hub:user/name[:split]")
     return match[1], match[2] or "train"
 
 
@@ -196,7 +196,7 @@ def _library() -> Any:
     try:
         import datasets
     except ImportError:
-        raise UsageError('--data hub:... needs the datasets library: pip install "dreamsr[stream]"') from None
+        raise UsageError('`data` hub:... needs the datasets library: pip install "dreamsr[stream]"') from None
     return datasets
 
 

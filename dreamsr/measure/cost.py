@@ -113,7 +113,7 @@ def run_command(words: Sequence[str], *, timeout_s: float, environment: Mapping[
             late = _wait(process, timeout_s)
         tail = " ".join(log.read_text(errors="replace").split())[-TAIL_CHARACTERS:]
         if late:
-            raise DataError(f"{words[0]} took longer than {timeout_s:g} s and was ended; raise --command-timeout")
+            raise DataError(f"{words[0]} took longer than {timeout_s:g} s and was ended; raise `timeout_s`")
         if not note.exists():
             raise DataError(f"{words[0]} could not be started: {tail}")
         told = json.loads(note.read_text())

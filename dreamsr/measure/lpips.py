@@ -30,7 +30,7 @@ class Perceptual:
     def __init__(self, wanted: Sequence[str]) -> None:
         unknown = [net for net in wanted if net not in NETS]
         if unknown:
-            raise UsageError(f"--lpips is {unknown[0]!r}, but it must be among {', '.join(NETS)}, or none")
+            raise UsageError(f"`lpips` is {unknown[0]!r}, but it must be among {', '.join(NETS)}, or none")
         self._metrics: dict[Net, Judge] = {}
         problems: dict[Net, str] = {}
         for net in (net for net in NETS if net in wanted):

@@ -215,7 +215,7 @@ PSNR_RGB = Metric(
 )  # fmt: skip
 LPIPS_ALEX = Metric("lpips_alex", "LPIPS", "", 4, "lower", 0.0005, "v0.1, RGB in [-1,1], whole image; network alex")
 LPIPS_VGG = Metric("lpips_vgg", "LPIPS-vgg", "", 4, "lower", 0.0005, "v0.1, RGB in [-1,1], whole image; network vgg")
-DISTS = Metric("dists", "DISTS", "", 4, "lower", 0.0005, "RGB in [0,1], whole image; network vgg16")
+DISTS = Metric("dists_vgg", "DISTS", "", 4, "lower", 0.0005, "RGB in [0,1], whole image; network vgg16")
 LR_PSNR = Metric(
     "lr_psnr", "LR-PSNR", "dB", 2, "higher", 0.05,
     "dB, RGB, between the result shrunk by MATLAB's bicubic to 8 bit and the small image",

@@ -176,6 +176,6 @@ def _nothing_in(name: str, recursive: bool) -> Problem:
     if is_folder(Path(name)):
         if not os.access(name, os.R_OK | os.X_OK):
             return Problem(name, f"{printable(name)} cannot be read; check its permissions.")
-        hint = "" if recursive else "; --recursive looks into its folders, too"
+        hint = "" if recursive else "; `recursive` looks into its folders, too"
         return Problem(name, f"{printable(name)} holds no pictures ({' '.join(sorted(ENDINGS))}){hint}.")
     return Problem(name, f"{printable(name)} matches no file; check the pattern.")

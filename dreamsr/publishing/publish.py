@@ -16,12 +16,12 @@ from dreamsr.core import resize
 from dreamsr.core.pixels import Pixels, from_tensor, to_tensor
 from dreamsr.disk import ensure_folder, write_bytes_atomically
 from dreamsr.errors import OutputError, UsageError, WeightsError, printable
+from dreamsr.outputs import require_folder
 from dreamsr.pictures.picture import Picture, to_8_bit
 from dreamsr.pictures.read import read_picture
 from dreamsr.pictures.write import encode_picture
 from dreamsr.publishing.card import model_card
 from dreamsr.publishing.metrics import read_metrics
-from dreamsr.upscaling.outputs import require_folder
 from dreamsr.upscaling.upscaler import Upscaler, recommended_steps
 from dreamsr.weights.file import FILE_NAME, Weights, load_weights
 from dreamsr.weights.push import upload
@@ -99,7 +99,7 @@ def require_stage(folder: Path) -> None:
         raise OutputError(f"{printable(folder)}: cannot be read ({error.strerror}); choose another") from None
     if taken:
         raise OutputError(f"{printable(folder)} exists and is not an empty folder; choose another")
-    require_folder(folder, f"--stage {printable(folder)}")
+    require_folder(folder, f"`stage` {printable(folder)}")
 
 
 def write_stage(staged: Staged, folder: Path) -> None:
@@ -114,7 +114,7 @@ def _entry(repo: str, about: About, weights: Weights, content: bytes) -> Weights
     config, facts, traits = weights.config, weights.facts, weights.traits
     name = about.name or repo.split("/")[1].lower()
     if not NAME.fullmatch(name):
-        raise UsageError(f"--name is {name!r}, but it must be made of a-z, 0-9, '.', '_' and '-'")
+        raise UsageError(f"`name` is {name!r}, but it must be made of a-z, 0-9, '.', '_' and '-'")
     sha256 = hashlib.sha256(content).hexdigest()
     entry = WeightsEntry(
         name=name,

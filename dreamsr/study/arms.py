@@ -15,8 +15,8 @@ from dreamsr.data.sources import DataSource
 from dreamsr.disk import read_json, write_bytes_atomically
 from dreamsr.errors import UsageError
 from dreamsr.study.systems import Arm, arm_called
-from dreamsr.training.checkpoints import checkpoints, step_of
 from dreamsr.training.request import Listener, RunRequest
+from dreamsr.training.results.checkpoints import checkpoints, step_of
 from dreamsr.training.train import train
 from dreamsr.training.trial import try_steps
 
@@ -30,7 +30,7 @@ OnNotice = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Plan:
+class StudyPlan:
     """What is trained and measured.
 
     arms: the runs. settings: of all of them, as `FIELD=VALUE`. max_steps: training steps of each.
@@ -50,9 +50,9 @@ class Plan:
         if not self.arms or not self.sample_steps:
             raise UsageError("a study needs one or more systems, powers, seeds and numbers of steps")
         if min(self.max_steps, self.crops, self.curve_steps, *self.sample_steps) < 1:
-            raise UsageError("training steps, sampling steps and crops must all be 1 or more")
+            raise UsageError("`max_steps`, `sample_steps`, `curve_steps` and `crops` must all be 1 or more")
         if not 0 <= self.stochasticity <= 1:
-            raise UsageError(f"stochasticity is {self.stochasticity:g}, but it must be in 0..1")
+            raise UsageError(f"`stochasticity` is {self.stochasticity:g}, but it must be in 0..1")
 
     def steps_of(self, arm: Arm) -> tuple[int, ...]:
         """The numbers of sampling steps that the tables show of an arm, rising."""
@@ -70,7 +70,7 @@ class Plan:
 class Studio:
     """The folder of a study, what its runs are made from, and which networks judge (`measure.lpips.NETS`)."""
 
-    plan: Plan
+    plan: StudyPlan
     data: DataSource
     out: Path
     device: str = "auto"

@@ -12,7 +12,7 @@ from dreamsr.measure.metrics import LPIPS_ALEX, PSNR_Y, SSIM_Y, Metric
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from dreamsr.study.report import Net, SystemReport
+    from dreamsr.study.report import StudiedNet, SystemReport
 
 PANEL_INCHES = (4.6, 3.8)
 DPI = 130
@@ -55,7 +55,9 @@ def _over_training(axes: Axes, report: SystemReport, metric: Metric) -> None:
     axes.set(xlabel=f"training steps ({curve} sampling steps)", ylabel=metric.label)
 
 
-def _plot(axes: Axes, report: SystemReport, metric: Metric, points: Iterable[tuple[int, Net]], number: int) -> None:
+def _plot(
+    axes: Axes, report: SystemReport, metric: Metric, points: Iterable[tuple[int, StudiedNet]], number: int
+) -> None:
     """One arm, where it was measured, and bicubic as a level line once."""
     known = [(x, value) for x, net in points if (value := report.figures.mean(metric, net)) is not None]
     label = report.arms[number].kind.removeprefix(f"{report.system}-")

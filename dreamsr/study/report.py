@@ -15,7 +15,7 @@ from dreamsr.bench.stats import Difference, paired_over_seeds
 from dreamsr.bench.sweep import Result
 from dreamsr.disk import write_bytes_atomically
 from dreamsr.measure.metrics import CONSISTENCY, LPIPS_ALEX, METRICS, Metric
-from dreamsr.study.arms import Plan, Studio
+from dreamsr.study.arms import Studio, StudyPlan
 from dreamsr.study.study import BICUBIC, FIGURES, FLAT
 from dreamsr.study.systems import SYSTEMS, Arm, arm_called
 
@@ -32,7 +32,7 @@ JUDGES = (LPIPS_ALEX, CONSISTENCY)
 
 
 @dataclass(frozen=True)
-class Net:
+class StudiedNet:
     """All runs of a kind, kept after `length` training steps and sampled in `steps`."""
 
     kind: str
@@ -48,7 +48,7 @@ Table = Mapping[int, Sequence[float]]
 class Figures:
     """What was measured: metric key -> net -> its values; without a net metric key -> name -> a value for each crop."""
 
-    nets: Mapping[str, Mapping[Net, Table]]
+    nets: Mapping[str, Mapping[StudiedNet, Table]]
     others: Mapping[str, Mapping[str, Sequence[float]]]
 
     @property
@@ -56,12 +56,12 @@ class Figures:
         """Those that are there for bicubic, and so for all."""
         return [metric for metric in FIGURES if BICUBIC in self.others[metric.key]]
 
-    def mean(self, metric: Metric, net: Net) -> float | None:
+    def mean(self, metric: Metric, net: StudiedNet) -> float | None:
         """Over seeds and crops; None where it was not measured."""
         table = self.nets[metric.key].get(net)
         return None if table is None else fmean(fmean(values) for values in table.values())
 
-    def difference(self, metric: Metric, a: Net, b: Net | None) -> Difference | None:
+    def difference(self, metric: Metric, a: StudiedNet, b: StudiedNet | None) -> Difference | None:
         """a - b over their common seeds; b None is bicubic. None where one of them lacks."""
         of_a = self.nets[metric.key].get(a, {})
         if b is None:
@@ -78,7 +78,7 @@ class Figures:
 
 def figures_of(results: Sequence[Result]) -> Figures:
     """The results of the sweep by net, seed and crop."""
-    nets: dict[str, dict[Net, dict[int, Sequence[float]]]] = {metric.key: {} for metric in FIGURES}
+    nets: dict[str, dict[StudiedNet, dict[int, Sequence[float]]]] = {metric.key: {} for metric in FIGURES}
     others: dict[str, dict[str, Sequence[float]]] = {metric.key: {} for metric in FIGURES}
     for metric in FIGURES:
         for (_, method, steps, _), values in tables(results, metric.key).items():
@@ -87,7 +87,7 @@ def figures_of(results: Sequence[Result]) -> Figures:
             if arm is None or steps is None:
                 others[metric.key][method] = values[0]
             else:
-                nets[metric.key].setdefault(Net(arm.kind, int(length), steps), {})[arm.seed] = values[0]
+                nets[metric.key].setdefault(StudiedNet(arm.kind, int(length), steps), {})[arm.seed] = values[0]
     return Figures(nets, others)
 
 
@@ -96,12 +96,12 @@ class Claim:
     """What the paper says of a net with DREAM beside a plain one, and what is found: metric key -> `a` minus `b`."""
 
     words: str
-    a: Net
-    b: Net
+    a: StudiedNet
+    b: StudiedNet
     found: Mapping[str, Difference | None]
 
 
-def is_trained_enough(figures: Figures, nets: Iterable[Net]) -> bool | None:
+def is_trained_enough(figures: Figures, nets: Iterable[StudiedNet]) -> bool | None:
     """Whether any of the nets beats bicubic in both JUDGES at once; None where one of them was not measured."""
     if any(judge not in figures.metrics for judge in JUDGES):
         return None
@@ -122,15 +122,15 @@ class SystemReport:
     arms: Sequence[Arm]
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> StudyPlan:
         return self.studio.plan
 
     @property
     def steps(self) -> tuple[int, ...]:
         return self.plan.steps_of(self.arms[0])
 
-    def net(self, arm: Arm, steps: int, length: int | None = None) -> Net:
-        return Net(arm.kind, length or self.plan.max_steps, steps)
+    def net(self, arm: Arm, steps: int, length: int | None = None) -> StudiedNet:
+        return StudiedNet(arm.kind, length or self.plan.max_steps, steps)
 
     def verdict(self) -> str:
         """The heading: only nets that are trained enough give a result."""
@@ -159,7 +159,7 @@ class SystemReport:
                 claims.append(self._claim(words, self.net(arm, n), self.net(plain, all_steps)))
         return claims
 
-    def _claim(self, words: str, a: Net, b: Net) -> Claim:
+    def _claim(self, words: str, a: StudiedNet, b: StudiedNet) -> Claim:
         found = {metric.key: self.figures.difference(metric, a, b) for metric in self.figures.metrics}
         return Claim(words, a, b, found)
 
@@ -193,7 +193,7 @@ class SystemReport:
         name = _way(arm) + (", as long as plain" if length != self.plan.max_steps else "")
         return _line(name, f"{length:,}", str(seeds), *(self._cell(net) for net in nets))
 
-    def _cell(self, net: Net) -> str:
+    def _cell(self, net: StudiedNet) -> str:
         return " / ".join(metric.text(self.figures.mean(metric, net)) or "-" for metric in self.figures.metrics)
 
     def _curve_rows(self) -> list[str]:

@@ -35,7 +35,7 @@ from dreamsr.pictures.picture import Picture
 from dreamsr.pictures.write import write_picture
 from dreamsr.study.arms import Studio
 from dreamsr.study.systems import Arm
-from dreamsr.training.places import require_place
+from dreamsr.training.results.places import require_place
 from dreamsr.upscaling.settings import SMALLEST_TILE_PX
 
 FIGURES = (PSNR_Y, SSIM_Y, LPIPS_ALEX, DISTS, CONSISTENCY)

@@ -33,7 +33,7 @@ def require_room_for_state(config: ModelConfig, device: torch.device) -> None:
     if needed > free:
         raise DeviceError(
             f"training {count / 1e6:.1f} million parameters takes {_in_words(needed)} before the first picture, and "
-            f"{_in_words(free)} are free on {device}; choose a smaller preset or another --device"
+            f"{_in_words(free)} are free on {device}; choose a smaller preset or another `device`"
         )
 
 
@@ -54,18 +54,19 @@ def require_room_for_steps(run: Run, config: TrainConfig, compute: Compute) -> N
 def way_out(config: TrainConfig, fitting: int) -> str:
     """What to do where a batch does not fit, but `fitting` crops would; the same crops per step where possible."""
     if fitting < 1:
-        return "choose a smaller --crop, a smaller preset or another --device"
+        return "choose a smaller `crop_low_px`, a smaller preset or another `device`"
     parts = next(
         (n for n in range(-(-config.batch_size // fitting), config.batch_size) if config.batch_size % n == 0),
         config.batch_size,
     )
     size, accumulate = config.batch_size // parts, config.accumulate * parts
-    return f"try --batch-size {size} --accumulate {accumulate}, which gives the same steps"
+    return f"try `batch_size` {size} `accumulate` {accumulate}, which gives the same steps"
 
 
 def kept_for_backward(run: Run, config: TrainConfig, compute: Compute) -> int:
     """Bytes that the forward pass of one crop keeps for the backward pass, of the dearest kind of step."""
-    dearest = max(config.max_steps, config.base_steps, config.dream.start)
+    every = config.finish.penalty_every
+    dearest = -(-max(config.max_steps, config.base_steps, config.dream.start) // every) * every
     before = max(config.base_steps, config.finish_start - 1)
     stages = {config.stage(step): step for step in (before, dearest)}
     return max(_kept(losses_of(run, config, stage), config, compute, step) for stage, step in stages.items())

@@ -1,7 +1,7 @@
 """Named settings of training runs: TOML files in `dreamsr/presets`, or the user's own.
 
 A preset holds fields of `TrainConfig`, and besides them `description`, `extends` (a preset to start from) and
-`dream_power`, the p that `--dream` uses unless told another. In `presets/degradations` lie named tables for the
+`dream_power`, DREAM's p unless another is asked for. In `presets/degradations` lie named tables for the
 degradation "photo", each with all fields of `PhotoConfig` that differ from its defaults; a preset's `degradation` may
 be the name of one, which `[photo]` then changes.
 """
@@ -16,7 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from dreamsr.data.recipes import Table, degradation_names, load_degradation, read_table
+from dreamsr.data.recipes import TomlTable, degradation_names, load_degradation, read_table
 from dreamsr.errors import ConfigError, UsageError
 
 LONGEST_CHAIN = 8
@@ -30,7 +30,7 @@ class Preset:
     name: str
     description: str
     dream_power: float
-    values: Table
+    values: TomlTable
     named_photo: bool = False
 
 
@@ -51,13 +51,13 @@ def load_preset(name: str) -> Preset:
     return Preset(name, extra["description"], float(extra["dream_power"]), values, named)
 
 
-def _with_table(values: Table) -> Table:
+def _with_table(values: TomlTable) -> TomlTable:
     """A preset's values, the named table of its degradation in its place."""
     photo = merged(load_degradation(values["degradation"]), values.get("photo", {}))
     return {**values, "degradation": "photo", "photo": photo}
 
 
-def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> Table:
+def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> TomlTable:
     """`base` with the values of `change` in their places; tables are merged, everything else is replaced."""
     result = dict(base)
     for key, value in change.items():
@@ -66,14 +66,14 @@ def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> Table:
     return result
 
 
-def parse_settings(texts: Iterable[str]) -> Table:
+def parse_settings(texts: Iterable[str]) -> TomlTable:
     """`["model.sr3.dropout=0.1", ...]` as nested tables; values are TOML, words need no quotes. Raises UsageError."""
-    result: Table = {}
+    result: TomlTable = {}
     for text in texts:
         path, sign, value = text.partition("=")
         keys = [key.strip() for key in path.split(".")]
         if not sign or not all(key.isidentifier() for key in keys):
-            raise UsageError(f"--set is {text!r}, but it must be FIELD=VALUE, such as model.sr3.dropout=0.1")
+            raise UsageError(f"`settings` is {text!r}, but it must be FIELD=VALUE, such as model.sr3.dropout=0.1")
         table: Any = _toml_value(value.strip())
         for key in reversed(keys):
             table = {key: table}
@@ -81,7 +81,7 @@ def parse_settings(texts: Iterable[str]) -> Table:
     return result
 
 
-def _chained(name: str, seen: tuple[str, ...]) -> Table:
+def _chained(name: str, seen: tuple[str, ...]) -> TomlTable:
     """The values of a preset after those that it extends."""
     if name in seen or len(seen) >= LONGEST_CHAIN:
         raise ConfigError(f"preset {seen[0]}: extends itself ({' > '.join((*seen, name))})")

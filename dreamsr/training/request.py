@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dreamsr.data.sources import DataSource
-from dreamsr.training.config import Stage, TrainConfig
+from dreamsr.training.config import TrainConfig
 from dreamsr.training.start import Start
 
 if TYPE_CHECKING:
-    from dreamsr.training.validation import Validation
+    from dreamsr.training.results.log import TrainProgress
+    from dreamsr.training.results.validation import Validation
 
 
 @dataclass(frozen=True)
@@ -39,27 +40,6 @@ class RunRequest:
     start: Start | None = None
 
 
-@dataclass(frozen=True)
-class Progress:
-    """One optimizer step as told to the caller: step counts from 1; losses and speed are those of all processes.
-
-    seconds_left: at the speed of the latest steps. peak_memory_mb: of the GPU, or of this process; 0 if unknown.
-    skipped: updates left out so far because a loss was not finite. parts: in finishing, the unweighted losses by name.
-    """
-
-    step: int
-    max_steps: int
-    loss: float
-    base_loss: float
-    learning_rate: float
-    images_per_second: float
-    seconds_left: float
-    peak_memory_mb: float
-    skipped: int
-    stage: Stage = "plain"
-    parts: Mapping[str, float] = field(default_factory=dict)
-
-
 def _ignore(*_news: object) -> None:
     """Nobody is told."""
 
@@ -74,7 +54,7 @@ class Listener:
     on_download: (bytes done, bytes in all) of weights that are fetched first.
     """
 
-    on_progress: Callable[[Progress], None] = _ignore
+    on_progress: Callable[[TrainProgress], None] = _ignore
     on_notice: Callable[[str], None] = _ignore
     on_validation: Callable[[Validation], None] = _ignore
     on_download: Callable[[int, int], None] = _ignore

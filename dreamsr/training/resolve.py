@@ -10,7 +10,7 @@ from typing import Any
 
 from dreamsr.config import from_mapping, to_mapping, unused_field
 from dreamsr.core.model import ModelConfig
-from dreamsr.data.recipes import Table
+from dreamsr.data.recipes import TomlTable
 from dreamsr.data.sources import DataSource
 from dreamsr.errors import UsageError
 from dreamsr.training.config import TrainConfig
@@ -30,11 +30,11 @@ def resolve(
     *,
     model: ModelConfig | None = None,
 ) -> TrainConfig:
-    """Preset `name`, then `--set`, then the options that were given (those not None), then DREAM's.
+    """Preset `name`, then `settings`, then the options that were given (those not None), then DREAM's.
 
     `dream` holds enabled, power and start as given on the command line, None where not given. `model` is that of
     weights to begin with, which stands above the preset's, and whose base is not trained anew unless that is asked for.
-    Raises UsageError, also where `--set` contradicts `model`,
+    Raises UsageError, also where `settings` contradicts `model`,
     and ConfigError.
     """
     preset = load_preset(name)
@@ -52,14 +52,14 @@ def resolve(
     if model is not None and "base_steps" not in asked:
         values["base_steps"] = 0  # the weights have their base already
     values = merged(values, dream_table(values, preset.dream_power, dream))
-    _require_used(values, own, source=f"--preset {name}")
-    return from_mapping(TrainConfig, values, source=f"--preset {name}")
+    _require_used(values, own, source=f"`preset` {name}")
+    return from_mapping(TrainConfig, values, source=f"`preset` {name}")
 
 
 def altered(
     base: TrainConfig, settings: Sequence[str], options: Mapping[str, Any], dream: Mapping[str, Any]
 ) -> TrainConfig:
-    """`base` with `--set`, the options that were given and DREAM's. Raises UsageError and ConfigError."""
+    """`base` with `settings`, the options that were given and DREAM's. Raises UsageError and ConfigError."""
     given = {key: value for key, value in options.items() if value is not None}
     own = parse_settings(settings)
     values = merged(merged(to_mapping(base), own), given)
@@ -69,24 +69,24 @@ def altered(
 
 
 def _require_used(values: Mapping[str, Any], own: Mapping[str, Any], *, source: str) -> None:
-    """Raise UsageError where `--set` names a field that is not there, or of a net or process that is not in use."""
+    """Raise UsageError where `settings` names a field that is not there, or of a net or process that is not in use."""
     found = unused_field(TrainConfig, values, own)
     if found is None:
         return
     name, possible = found
     near = get_close_matches(name, possible, n=1) or possible
-    raise UsageError(f"{source}: --set {name}: no such field in use; choose {' or '.join(near)}")
+    raise UsageError(f"{source}: `settings` {name}: no such field in use; choose {' or '.join(near)}")
 
 
-def dream_table(values: Mapping[str, Any], preset_power: float, given: Mapping[str, Any]) -> Table:
-    """The `[dream]` table that `--dream`, `--dream-power` and `--dream-start` ask for; empty where none was given.
+def dream_table(values: Mapping[str, Any], preset_power: float, given: Mapping[str, Any]) -> TomlTable:
+    """The `[dream]` table that `given` asks for: enabled, power and start, None where not given; empty if none was.
 
-    `--dream-power` or `--dream-start` alone mean `--dream`. Raises UsageError where they contradict `--no-dream`.
+    power or start alone mean enabled. Raises UsageError where enabled is False beside them.
     """
     enabled, power, start = given["enabled"], given["power"], given["start"]
     if enabled is False:
         if power is not None or start is not None:
-            raise UsageError("--no-dream cannot go with --dream-power or --dream-start; choose one")
+            raise UsageError("`no_dream` cannot go with `dream.power` or `dream.start`; choose one")
         return {"dream": {"power": math.inf}}
     if enabled is None and power is None and start is None:
         return {}
@@ -96,7 +96,7 @@ def dream_table(values: Mapping[str, Any], preset_power: float, given: Mapping[s
 
 
 def data_source(data: str | None, hr: Path | None, lr: Path | None) -> DataSource:
-    """What `--data` or `--hr` with `--lr` name. Raises UsageError unless it is exactly one of the two."""
+    """The pictures of `data`, or of `hr` with `lr`. Raises UsageError unless it is exactly one of the two."""
     return DataSource(data=data, hr=hr, lr=lr)
 
 
@@ -106,24 +106,24 @@ def name_of(source: DataSource) -> str:
     return Path(text.removeprefix("hub:").split(":")[0]).resolve().name.split(".")[0] or "run"
 
 
-def finish_table(steps: int | None) -> Table:
-    """What `--finish` asks for; empty where it was not given."""
+def finish_table(steps: int | None) -> TomlTable:
+    """The `[finish]` table that lasts so many steps; empty where they were not given."""
     return {} if steps is None else {"finish": {"steps": steps}}
 
 
 def _require_same_model(model: ModelConfig, asked: Mapping[str, Any]) -> None:
-    """Raise UsageError where `--set model.…` says something else than the weights to begin with."""
+    """Raise UsageError where the setting `model.…` says something else than the weights to begin with."""
     old = to_mapping(model)
-    new = to_mapping(from_mapping(ModelConfig, merged(old, asked), source="--set"))
+    new = to_mapping(from_mapping(ModelConfig, merged(old, asked), source="`settings`"))
     for key in asked:
         if old.get(key) != new.get(key):
             raise UsageError(
-                f"--set model.{key} is {new.get(key)!r}, but --weights has {old.get(key)!r}; leave it out, "
-                "or take over what fits by --partial"
+                f"`settings` model.{key} is {new.get(key)!r}, but `weights` has {old.get(key)!r}; leave it out, "
+                "or take over what fits by `partial`"
             )
 
 
-def _scale_stages(values: Table, preset: Preset, given: Mapping[str, Any]) -> None:
+def _scale_stages(values: TomlTable, preset: Preset, given: Mapping[str, Any]) -> None:
     """A shorter or longer run keeps the preset's share of steps for the base and for finishing."""
     whole, now = preset.values.get("max_steps"), values.get("max_steps")
     if not whole or not isinstance(now, int):

@@ -40,11 +40,11 @@ class Start:
         kept = {name: value for name, value in self.state.items() if _fits(value, wanted.get(name))}
         if not kept:
             raise UsageError(
-                f"--partial: no tensor of the {self.model.backbone} weights fits the {model.backbone} to be trained; "
-                "choose other weights, or leave out --weights and --partial"
+                f"`partial`: no tensor of the {self.model.backbone} weights fits the {model.backbone} to be trained; "
+                "choose other weights, or leave out `weights` and `partial`"
             )
         told = f"{len(kept)} of {len(wanted)}"
-        on_notice(f"{told} tensors of the net fit and are taken over from --weights; the others begin anew")
+        on_notice(f"{told} tensors of the net fit and are taken over from `weights`; the others begin anew")
         origin = {ORIGIN: {**self.origin[ORIGIN], "tensors": told}}
         return Start(model, kept, origin, self.file, partial=True)
 

@@ -26,12 +26,13 @@ from dreamsr.data.sources import CropPairs, DataSource, open_source
 from dreamsr.errors import DataError, DeviceError, TrainingError
 from dreamsr.measure.memory import is_out_of_memory
 from dreamsr.processes import TrainingProcesses, launched
-from dreamsr.training import checkpoints
 from dreamsr.training.config import TrainConfig
 from dreamsr.training.loader import Batches, Loader, draws, step_numbers
 from dreamsr.training.memory import require_room_for_state, require_room_for_steps, way_out
-from dreamsr.training.places import require_place
-from dreamsr.training.request import NOBODY, Listener, Progress, RunRequest
+from dreamsr.training.request import NOBODY, Listener, RunRequest
+from dreamsr.training.results import checkpoints
+from dreamsr.training.results.log import TrainLog, TrainProgress
+from dreamsr.training.results.places import require_place
 from dreamsr.training.resuming import with_short_warmup
 from dreamsr.training.speed import Stopwatch, peak_memory_mb
 from dreamsr.training.start import Start
@@ -41,8 +42,7 @@ from dreamsr.training.stopping import StopRequest, exit_for
 from dreamsr.weights.file import FILE_NAME
 
 if TYPE_CHECKING:
-    from dreamsr.training.log import TrainLog
-    from dreamsr.training.validation import Validator
+    from dreamsr.training.results.validation import Validator
 
 MAX_BAD_STEPS = 5
 """Steps in a row without a finite loss after which a run is given up."""
@@ -166,8 +166,6 @@ class Session:
         processes.on_rank_0(lambda: self._make_folder(facts))
 
     def _make_folder(self, facts: Mapping[str, Any]) -> None:
-        from dreamsr.training.log import TrainLog
-
         checkpoints.make_folder(self.out)
         checkpoints.save_config(self.out, self.config, facts)
         self.log = TrainLog(self.out, from_step=self.run.step)
@@ -218,7 +216,7 @@ class Session:
         if is_out_of_memory(error):
             device = self.processes.compute.device
             return DeviceError(
-                f"{device} ran out of memory in a step of --batch-size {self.config.batch_size}; "
+                f"{device} ran out of memory in a step of `batch_size` {self.config.batch_size}; "
                 + way_out(self.config, self.config.batch_size // 2)
             )
         if self.processes.world_size > 1 and isinstance(error, RuntimeError) and "peer" in str(error):
@@ -232,7 +230,7 @@ class Session:
         left = watch.seconds_left(run.step)
         rate, losses = result.learning_rate, (result.loss, result.base_loss)
         stage = (result.stage, result.parts)
-        progress = Progress(run.step, config.max_steps, *losses, rate, speed, left, memory, run.skipped, *stage)
+        progress = TrainProgress(run.step, config.max_steps, *losses, rate, speed, left, memory, run.skipped, *stage)
         if self.log is not None:
             self.log.step(progress)
         if watch.is_due and run.step < config.max_steps:
@@ -260,7 +258,7 @@ class Session:
             self.processes.fail(
                 TrainingError(
                     f"the loss was not finite in {MAX_BAD_STEPS} steps in a row (step {self.run.step}); lower "
-                    f"--learning-rate or use --precision fp32; {dump} holds crops, times and losses of these steps"
+                    f"`learning_rate` or use `precision` fp32; {dump} holds crops, times and losses of these steps"
                 )
             )
 
@@ -286,13 +284,13 @@ class Session:
     def _end_by(self, stop: StopRequest) -> None:
         """End as the signal asks that any process has heard, the run being saved."""
         number = next(one for one in self.processes.gather(stop.signal) if one is not None)
-        self.listener.on_notice(f"stopped by {number.name} at step {self.run.step}; go on with --resume")
+        self.listener.on_notice(f"stopped by {number.name} at step {self.run.step}; go on with `resume`")
         raise exit_for(number)
 
     def _draw(self) -> None:
         if self.run.step < LEAST_STEPS_DRAWN:
             return
-        from dreamsr.training.curves import draw_curves
+        from dreamsr.training.results.curves import draw_curves
 
         if draw_curves(self.out) is None:
             self.listener.on_notice('no curves are drawn without matplotlib; pip install "dreamsr[bench]" adds it')
@@ -304,7 +302,7 @@ class Session:
 
 
 def _open_validation(folder: Path, config: TrainConfig, out: Path) -> Validator:
-    from dreamsr.training.validation import open_validation
+    from dreamsr.training.results.validation import open_validation
 
     return open_validation(folder, config, out)
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Sequence
+import mmap
+import os
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 
-from dreamsr.disk import write_bytes_atomically
+from dreamsr.disk import append_bytes, write_bytes_atomically
+from dreamsr.errors import OutputError, printable
+from dreamsr.html import encoded, template
 from dreamsr.pictures.bleed import bleed
 from dreamsr.pictures.lanczos import resized
 from dreamsr.pictures.picture import Metadata, Picture, to_8_bit
@@ -25,7 +27,8 @@ CROP_PX = (1200, 1600)
 """Height and width of what is shown of larger results, pixel by pixel: shrinking them would hide the difference."""
 QUALITY = 92
 PAGE = Path(__file__).with_suffix(".html")
-"""The template of the page; whatever a picture brings is escaped."""
+FIGURE_END = b"</figure>\n"
+CHUNK_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -91,9 +94,80 @@ def _webp(picture: Picture) -> bytes:
     return encode_picture(eight, format="WEBP", quality=QUALITY, strip=True)
 
 
-def write_page(path: Path, sliders: Sequence[Slider]) -> None:
-    """One self-contained HTML file with all sliders. Raises OutputError."""
-    html = Environment(autoescape=True, keep_trailing_newline=True, undefined=StrictUndefined)
-    html.filters["base64"] = lambda data: base64.b64encode(data).decode("ascii")
-    text = html.from_string(PAGE.read_text(encoding="utf-8")).render(sliders=sliders)
-    write_bytes_atomically(path, text.encode("utf-8", "backslashreplace"))
+class ComparePage:
+    """The page while pictures are finished: whole after each of them, so that an interrupted batch keeps it.
+
+    Nothing is held in memory. `goes_on` adds to the page that is there, which must be one (`is_page`). `part` holds
+    pictures alone, which another process's page will take in.
+    """
+
+    def __init__(self, path: Path, *, goes_on: bool = False, part: bool = False) -> None:
+        self.path = path
+        self.head = b"" if part else _head()
+        self.begun = goes_on and _cut_to_whole(path)
+        self.error: OutputError | None = None
+
+    def add(self, slider: Slider) -> None:
+        """One more picture. What keeps the page from being written keeps no picture: it is raised at the end."""
+        if self.error is None:
+            try:
+                self._append(encoded(_macros().figure(slider)))
+            except OutputError as error:
+                self.error = error
+
+    def take_in(self, part: Path) -> None:
+        """The pictures of another process's part, which is gone then. Raises OutputError."""
+        try:
+            with part.open("rb") as file:
+                while chunk := file.read(CHUNK_BYTES):
+                    self._append(chunk)
+            part.unlink()
+        except OSError as error:
+            raise OutputError(f"{printable(part)} cannot be read: {error.strerror}; the page lacks pictures") from None
+
+    def finish(self) -> None:
+        """Say so where there was nothing to show. Raises OutputError where the page could not be written."""
+        if self.error is not None:
+            raise self.error
+        if not self.begun:
+            self._append(encoded(_macros().empty()))
+
+    def _append(self, data: bytes) -> None:
+        if self.begun:
+            append_bytes(self.path, data)
+        else:
+            write_bytes_atomically(self.path, self.head + data)
+        self.begun = True
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file is a compare page that this version has written, to which it can add."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_head())) == _head()
+    except OSError:
+        return False
+
+
+def _cut_to_whole(path: Path) -> bool:
+    """Drop what a killed writer left of a last picture; whether any picture is left. Raises OutputError."""
+    try:
+        with path.open("r+b") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+            end = view.rfind(FIGURE_END) + len(FIGURE_END)
+        if end < len(FIGURE_END):
+            return False
+        os.truncate(path, end)
+    except OSError as error:
+        raise OutputError(f"{printable(path)} cannot be added to: {error.strerror}; choose another page") from None
+    return True
+
+
+@cache
+def _macros() -> Any:
+    """The macros of the template."""
+    return template(PAGE).module
+
+
+@cache
+def _head() -> bytes:
+    return encoded(_macros().head())

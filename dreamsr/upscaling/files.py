@@ -10,17 +10,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from dreamsr.disk import remove_stale_temps, write_bytes_atomically
+from dreamsr.disk import remove_stale_temps, temp_beside, write_bytes_atomically
 from dreamsr.errors import DamagedError, DreamsrError, ImageError, OutputError
+from dreamsr.outputs import require_place
 from dreamsr.pictures.folders import Problem, is_file
 from dreamsr.pictures.losses import not_written
 from dreamsr.pictures.picture import KEEPS_ALPHA, Picture
 from dreamsr.pictures.read import is_complete_picture, probe_picture, read_picture
 from dreamsr.pictures.write import encode_picture
 from dreamsr.processes import Processes, joined
-from dreamsr.upscaling.compare import Slider, make_slider, write_page
-from dreamsr.upscaling.outputs import require_place
-from dreamsr.upscaling.plan import Job, OnPlanning, Plan, Request, plan
+from dreamsr.upscaling.compare import ComparePage, make_slider
+from dreamsr.upscaling.plan import Job, OnPlanning, UpscalePlan, UpscaleRequest, plan
 from dreamsr.upscaling.settings import OnProgress, Progress, Settings
 
 Status = Literal["planned", "done", "skipped", "failed"]
@@ -90,7 +90,7 @@ class _Keeper:
 
 @dataclass(frozen=True)
 class Options:
-    """How to work and write, as opposed to what (`Request`) and how to enlarge (`Settings`)."""
+    """How to work and write, as opposed to what (`UpscaleRequest`) and how to enlarge (`Settings`)."""
 
     quality: int | None = None
     strip: bool = False
@@ -100,12 +100,12 @@ class Options:
     accept_damaged: bool = False
 
 
-Summary = Counter[Status]
+Counts = Counter[Status]
 """How many files ended how, over all processes; complete in rank 0 only."""
 
 
 def upscale_files(
-    request: Request,
+    request: UpscaleRequest,
     settings: Settings,
     options: Options,
     *,
@@ -113,7 +113,7 @@ def upscale_files(
     watcher: Watcher,
     write_stream: Callable[[bytes], None],
     on_planning: OnPlanning | None = None,
-) -> Summary:
+) -> Counts:
     """Plan, then enlarge this process's share of the files. The weights are loaded when the first file needs them.
 
     Failures of single files are reported, not raised. Raises UsageError and OutputError from planning, and
@@ -122,13 +122,13 @@ def upscale_files(
     with joined() as processes:
         planned = _shared_plan(request, options, processes, on_planning)
         if planned is None:
-            return Summary()
+            return Counts()
         keeper = _Keeper()
         watcher = watcher if processes.is_rank_0 else keeper
         jobs = planned.jobs[processes.rank :: processes.world_size]
         watcher.planned(jobs, planned.notes)
-        options = replace(options, compare=planned.page)
-        worker = _Worker(request, settings, options, make_upscaler, watcher, write_stream)
+        page = None if options.dry_run else _page(planned, request, processes)
+        worker = _Worker(request, settings, options, make_upscaler, watcher, write_stream, page)
         fatal: DreamsrError | None = None
         try:
             if processes.is_rank_0:
@@ -137,15 +137,15 @@ def upscale_files(
                 worker.run(job)
         except DreamsrError as error:
             fatal = error  # told only after the others, who wait for this process, have been heard
-        parts: list[Part] = processes.gather((keeper.outcomes, worker.sliders, fatal))
-        return _combined(parts, worker, options)
+        parts: list[Part] = processes.gather((keeper.outcomes, page.path if page and page.begun else None, fatal))
+        return _combined(parts, worker)
 
 
 def _shared_plan(
-    request: Request, options: Options, processes: Processes, on_planning: OnPlanning | None
-) -> Plan | None:
+    request: UpscaleRequest, options: Options, processes: Processes, on_planning: OnPlanning | None
+) -> UpscalePlan | None:
     """Rank 0's plan in every process; None in those that have nothing to do because rank 0 raised."""
-    planned: Plan | None = None
+    planned: UpscalePlan | None = None
     try:
         if processes.is_rank_0:
             planned = _placed(plan(request, page=options.compare, on_planning=on_planning), request)
@@ -156,7 +156,7 @@ def _shared_plan(
     return planned
 
 
-def _placed(planned: Plan, request: Request) -> Plan:
+def _placed(planned: UpscalePlan, request: UpscaleRequest) -> UpscalePlan:
     """The plan without results that no place can take, which become problems of their inputs."""
     jobs, problems = [], list(planned.problems)
     for job in planned.jobs:
@@ -168,13 +168,13 @@ def _placed(planned: Plan, request: Request) -> Plan:
     return replace(planned, jobs=jobs, problems=problems)
 
 
-def _require_place(job: Job, request: Request) -> None:
+def _require_place(job: Job, request: UpscaleRequest) -> None:
     """Raises OutputError where the output cannot be written; one that may be skipped need not be."""
     if job.target is not None and not (request.if_exists == "skip" and is_file(job.target)):
-        require_place(job.target, "-o" if request.output else "the result")
+        require_place(job.target, "`output`" if request.output else "the result")
 
 
-def _prepare_folders(planned: Plan) -> None:
+def _prepare_folders(planned: UpscalePlan) -> None:
     """Make the output folders and clear what killed runs left in them. Raises OutputError."""
     folders = {job.target.parent for job in planned.jobs if job.target is not None}
     for folder in sorted(folders | ({planned.page.parent} if planned.page is not None else set())):
@@ -182,25 +182,37 @@ def _prepare_folders(planned: Plan) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise OutputError(f"the folder {folder} cannot be made: {reason}; choose another -o") from None
+            raise OutputError(f"the folder {folder} cannot be made: {reason}; choose another `output`") from None
         remove_stale_temps(folder)
 
 
-Part = tuple[list[Outcome], list[Slider], DreamsrError | None]
-"""What one process brings home."""
+def _page(planned: UpscalePlan, request: UpscaleRequest, processes: Processes) -> ComparePage | None:
+    """The compare page, if there is to be one; in processes other than rank 0 their part of it."""
+    if planned.page is None:
+        return None
+    if processes.is_rank_0:
+        return ComparePage(planned.page, goes_on=request.if_exists == "skip" and is_file(planned.page))
+    return ComparePage(temp_beside(planned.page), part=True)
 
 
-def _combined(parts: list[Part], worker: _Worker, options: Options) -> Summary:
-    """In rank 0: show what the others did, raise what stopped any of them, and write the compare page."""
+Part = tuple[list[Outcome], Path | None, DreamsrError | None]
+"""What one process brings home: what became of its files, its part of the compare page, and what stopped it."""
+
+
+def _combined(parts: list[Part], worker: _Worker) -> Counts:
+    """In rank 0: show what the others did, complete the compare page, and raise what stopped any of them."""
     for outcomes, _, _ in parts:
         for outcome in outcomes:
             worker.tell(outcome)
+    for _, part, _ in parts[1:]:
+        if worker.page is not None and part is not None:
+            worker.page.take_in(part)
     for _, _, fatal in parts:
         if fatal is not None:
             raise fatal
-    if options.compare is not None and parts and not options.dry_run:
-        write_page(options.compare, [slider for _, some, _ in parts for slider in some])
-    return worker.summary if parts else Summary()  # rank 0 has counted this process's files
+    if worker.page is not None and parts:
+        worker.page.finish()
+    return worker.summary if parts else Counts()  # rank 0 has counted this process's files
 
 
 class _Worker:
@@ -208,19 +220,19 @@ class _Worker:
 
     def __init__(
         self,
-        request: Request,
+        request: UpscaleRequest,
         settings: Settings,
         options: Options,
         make_upscaler: Callable[[], Enlarger],
         watcher: Watcher,
         write_stream: Callable[[bytes], None],
+        page: ComparePage | None,
     ) -> None:
-        self.request, self.settings, self.options = request, settings, options
+        self.request, self.settings, self.options, self.page = request, settings, options, page
         self.make_upscaler, self.watcher, self.write_stream = make_upscaler, watcher, write_stream
         self.upscaler: Enlarger | None = None
         self.fatal: DreamsrError | None = None
-        self.sliders: list[Slider] = []
-        self.summary: Summary = Counter()
+        self.summary: Counts = Counter()
 
     def tell_problems(self, problems: Sequence[Problem]) -> None:
         """Inputs that could not even be planned have failed."""
@@ -271,7 +283,7 @@ class _Worker:
         if self.options.dry_run:
             return "planned", {}
         if job.target is not None:
-            require_place(job.target, "-o" if self.request.output else "the result")
+            require_place(job.target, "`output`" if self.request.output else "the result")
         picture = self._read(job)
         if (picture.width, picture.height) != (job.input_width, job.input_height):
             raise ImageError(
@@ -290,7 +302,7 @@ class _Worker:
         try:
             return read_picture(source, max_pixels=self.request.max_pixels, accept_damaged=accepts)
         except DamagedError as error:
-            raise DamagedError(f"{error} --accept-damaged enlarges it as it is") from None
+            raise DamagedError(f"{error} `accept_damaged` enlarges it as it is") from None
 
     def _may_skip(self, job: Job, target: Path) -> bool:
         """Whether the output is there, whole and of the right size. Raises OutputError for a whole one of another."""
@@ -300,7 +312,7 @@ class _Worker:
         if (info.width, info.height) != (job.width, job.height):
             raise OutputError(
                 f"{job.target_label} exists with {info.width}x{info.height} instead of {job.width}x{job.height} px; "
-                "choose --if-exists overwrite, or another -o"
+                "choose `if_exists` overwrite, or another `output`"
             )
         return True
 
@@ -322,7 +334,7 @@ class _Worker:
             self.write_stream(data)
             return
         if self.request.if_exists in ("error", "rename") and is_file(job.target):
-            raise OutputError(f"{job.target_label} has appeared meanwhile; choose --if-exists overwrite or rename")
+            raise OutputError(f"{job.target_label} has appeared meanwhile; choose `if_exists` overwrite or rename")
         write_bytes_atomically(job.target, data)
 
     def _facts(self, job: Job, picture: Picture, result: Picture) -> dict[str, Any]:
@@ -333,8 +345,8 @@ class _Worker:
             from dreamsr.measure.consistency import consistency_db
 
             facts["consistency_db"] = round(consistency_db(result.pixels, picture.pixels), 2)
-        if self.options.compare is not None:
-            self.sliders.append(make_slider(job.source.label, picture, result))
+        if self.page is not None:
+            self.page.add(make_slider(job.source.label, picture, result))
         return facts
 
 
@@ -343,7 +355,7 @@ def _check_alpha(picture: Picture, format: str) -> None:
     if format in KEEPS_ALPHA or picture.alpha is None:
         return
     if picture.alpha.min() < (255 if picture.depth_bits == 8 else 65535):
-        raise OutputError(f"the picture has transparency, which {format} cannot hold; choose --format png")
+        raise OutputError(f"the picture has transparency, which {format} cannot hold; choose `format` png")
 
 
 def _reason(job: Job, error: BaseException) -> str:

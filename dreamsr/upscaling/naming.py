@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from dreamsr.errors import OutputError, UsageError, printable
+from dreamsr.errors import UsageError, printable
+from dreamsr.outputs import free_name
 from dreamsr.pictures.folders import ENDINGS, STREAM, Source, existing_folder, exists, identity, is_folder
 from dreamsr.pictures.picture import FORMATS, format_for
 
-Place = Literal["beside", "folder", "file", "template", "stream"]
+PlaceKind = Literal["beside", "folder", "file", "template", "stream"]
 FIELD = re.compile(r"\{([^{}]*)\}")
 FIELDS = ("stem", "ext", "scale", "width", "height", "folder", "tree")
 FORMAT_NAMES = {"jpg": "JPEG", "tif": "TIFF"} | {name.lower(): name for name in FORMATS}
@@ -22,9 +23,9 @@ FORMAT_NAMES = {"jpg": "JPEG", "tif": "TIFF"} | {name.lower(): name for name in 
 
 @dataclass(frozen=True)
 class Destination:
-    """What `-o` means. `text` is the path or the template, empty beside the input; a template may lie in `folder`."""
+    """What `output` means. `text` is a path or a template, empty beside the input; a template may lie in `folder`."""
 
-    place: Place
+    place: PlaceKind
     text: str = ""
     folder: str = ""
 
@@ -59,7 +60,7 @@ def parse_format(name: str | None) -> str | None:
         return None
     found = FORMAT_NAMES.get(name.lower().lstrip("."))
     if found not in FORMATS:
-        raise UsageError(f"--format is {printable(name)}, but it must be one of {', '.join(sorted(FORMAT_NAMES))}")
+        raise UsageError(f"`format` is {printable(name)}, but it must be one of {', '.join(sorted(FORMAT_NAMES))}")
     return found
 
 
@@ -69,13 +70,13 @@ def parse_destination(text: str | None, sources: Sequence[Source]) -> Destinatio
     if text is None:
         streams = any(source.is_stream for source in sources)
         if streams and several:
-            raise UsageError("standard input (-) among several inputs needs -o FOLDER")
+            raise UsageError("standard input (-) among several inputs needs `output` FOLDER")
         return Destination("stream") if streams else Destination("beside")
     if "\0" in text or not text:
-        raise UsageError("-o is no possible path; give a file, a folder or a template")
+        raise UsageError("`output` is no possible path; give a file, a folder or a template")
     if text == STREAM:
         if several:
-            raise UsageError("-o - takes one picture, and several are given; give a folder or a template")
+            raise UsageError("`output` - takes one picture, and several are given; give a folder or a template")
         return Destination("stream")
     folder, rest = existing_folder(text) if {"{", "}"} & set(text) else ("", text)
     if {"{", "}"} & set(rest) and not exists(Path(text)):
@@ -87,7 +88,9 @@ def parse_destination(text: str | None, sources: Sequence[Source]) -> Destinatio
     if not several:
         return Destination("file", text)
     if Path(text).suffix.lower() in ENDINGS:
-        raise UsageError(f"-o {printable(text)} names one file for several results; give a folder or use {{stem}}")
+        raise UsageError(
+            f"`output` {printable(text)} names one file for several results; give a folder or use {{stem}}"
+        )
     return Destination("folder", text)
 
 
@@ -97,14 +100,14 @@ def _template(text: str, several: bool, folder: str) -> Destination:
     unknown = [field for field in fields if field not in FIELDS]
     if unknown or set(FIELD.sub("", text)) & {"{", "}"}:
         wrong = f"{{{printable(unknown[0])}}}" if unknown else "a brace alone"
-        raise UsageError(f"-o holds {wrong}, but a template knows {' '.join(f'{{{name}}}' for name in FIELDS)}")
+        raise UsageError(f"`output` holds {wrong}, but a template knows {' '.join(f'{{{name}}}' for name in FIELDS)}")
     if several and "stem" not in fields:
-        raise UsageError(f"-o {printable(text)} gives several results one name; use {{stem}} in it")
+        raise UsageError(f"`output` {printable(text)} gives several results one name; use {{stem}} in it")
     return Destination("template", text, folder)
 
 
 def chosen_format(asked: str | None, destination: Destination, source_format: str) -> str:
-    """`--format`, else what the ending in `-o` says, else the input's own. Raises OutputError for a strange ending."""
+    """`format`, else what the ending of `output` says, else the input's own. Raises OutputError for another ending."""
     if asked is not None:
         return asked
     ending = Path(destination.text).suffix if destination.place in ("file", "template") else ""
@@ -170,14 +173,3 @@ def _numbered(paths: Sequence[Path]) -> list[Path]:
         taken.add(identity(path))
         unique.append(path)
     return unique
-
-
-def free_name(path: Path, *, taken: Callable[[Path], bool]) -> Path:
-    """`path`, or the first of name_2.png, name_3.png... that is not taken. Raises OutputError after a million."""
-    if not taken(path):
-        return path
-    for number in range(2, 1_000_000):
-        candidate = path.with_name(f"{path.stem}_{number}{path.suffix}")
-        if not taken(candidate):
-            return candidate
-    raise OutputError(f"{printable(path)}: a million names are taken; choose another folder")

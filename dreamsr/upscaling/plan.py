@@ -9,30 +9,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dreamsr.errors import DreamsrError, ImageError, OutputError, UsageError, printable
+from dreamsr.outputs import POLICIES, IfExists, Output, Protected, free_name, is_device, plan_outputs
 from dreamsr.pictures.folders import Problem, Source, find_sources, identity, is_file
 from dreamsr.pictures.picture import PictureInfo
 from dreamsr.pictures.read import DEFAULT_MAX_PIXELS, probe_picture
 from dreamsr.pictures.write import MAX_SIDE_PX
+from dreamsr.upscaling.compare import is_page
 from dreamsr.upscaling.naming import (
     Destination,
     Naming,
     chosen_format,
-    free_name,
     parse_destination,
     parse_format,
     targets,
 )
-from dreamsr.upscaling.outputs import IfExists, Output, Protected, is_device, plan_outputs
 from dreamsr.upscaling.sizes import Size, check_target
 
 OnPlanning = Callable[[int], None]
 """Hears how many files there are, once for each that was looked at."""
 PAGE_ENDINGS = (".html", ".htm")
-POLICIES: tuple[IfExists, ...] = ("error", "skip", "overwrite", "rename")
 
 
 @dataclass(frozen=True)
-class Request:
+class UpscaleRequest:
     """What a command line asks for, as typed. `data` is what standard input held, where it is an input."""
 
     inputs: Sequence[str]
@@ -46,9 +45,9 @@ class Request:
 
     def __post_init__(self) -> None:
         if self.if_exists not in POLICIES:
-            raise UsageError(f"--if-exists is {printable(self.if_exists)}, but it must be one of {', '.join(POLICIES)}")
+            raise UsageError(f"`if_exists` is {printable(self.if_exists)}, but it must be one of {', '.join(POLICIES)}")
         if self.max_pixels < 1:
-            raise UsageError(f"--max-pixels is {self.max_pixels}, but it must be 1 or more")
+            raise UsageError(f"`max_pixels` is {self.max_pixels}, but it must be 1 or more")
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Plan:
+class UpscalePlan:
     """What will be done, what cannot be, and what a user may wonder about. `page` is where a compare page goes."""
 
     jobs: list[Job]
@@ -79,7 +78,7 @@ class Plan:
     page: Path | None = None
 
 
-def plan(request: Request, *, page: Path | None = None, on_planning: OnPlanning | None = None) -> Plan:
+def plan(request: UpscaleRequest, *, page: Path | None = None, on_planning: OnPlanning | None = None) -> UpscalePlan:
     """Probe every input and settle every output name, that of a compare `page` too.
 
     Raises UsageError for an impossible request; OutputError where an output would replace an input, or exists
@@ -116,18 +115,20 @@ def plan(request: Request, *, page: Path | None = None, on_planning: OnPlanning 
     left_out = {source.path for source in sources if source.named} - {job.source.path for job in jobs}
     unusable = [path for path in left_out if str(path) in {problem.name for problem in problems}]
     jobs = _settled(jobs, unusable, request.if_exists)
-    planned = Plan(jobs, problems, notes + results)
+    planned = UpscalePlan(jobs, problems, notes + results)
     return planned if page is None else _with_page(planned, page, sources, request.if_exists)
 
 
-def _with_page(planned: Plan, page: Path, sources: Sequence[Source], policy: IfExists) -> Plan:
+def _with_page(planned: UpscalePlan, page: Path, sources: Sequence[Source], policy: IfExists) -> UpscalePlan:
     """The plan with the page, or with a note that it stays as it is. Raises OutputError."""
     (output,) = plan_outputs(
-        [Output("--compare", page, PAGE_ENDINGS)],
+        [Output("compare", page, PAGE_ENDINGS)],
         inputs=[source.path for source in sources if not source.is_stream],
         others=[job.target for job in planned.jobs if job.target is not None],
         if_exists=policy,
     )
+    if output is None and is_page(page):
+        return replace(planned, page=page, notes=[*planned.notes, f"{printable(page)} exists and is added to"])
     if output is None:
         return replace(planned, notes=[*planned.notes, f"{printable(page)} exists and stays as it is"])
     return replace(planned, page=output.path)
@@ -156,7 +157,7 @@ def _is_within(source: Source, output: str) -> bool:
     return any(identity(folder) == output for folder in parents[: len(source.tree.parts)])
 
 
-def _probe(source: Source, request: Request) -> PictureInfo:
+def _probe(source: Source, request: UpscaleRequest) -> PictureInfo:
     if not source.is_stream and is_device(source.path):
         raise ImageError(f"{source.label} is a pipe or a device, not a file; give - and send it to standard input")
     return probe_picture(request.data if source.is_stream else source.path, max_pixels=request.max_pixels)
@@ -171,7 +172,7 @@ def _check_side(format: str, height: int, width: int) -> None:
     if max(height, width) > MAX_SIDE_PX[format]:
         raise OutputError(
             f"{width}x{height} is too large for {format}, which ends at {MAX_SIDE_PX[format]} px a side; "
-            "choose --format png or tiff"
+            "choose `format` png or tiff"
         )
 
 
@@ -205,13 +206,13 @@ def _settled(jobs: list[Job], unusable: Sequence[Path], policy: IfExists) -> lis
         if job.target is not None and job.target in inputs:
             raise OutputError(
                 f"{job.target_label} is an input, and the result of {job.source.label} would replace it; "
-                "choose another -o, or --if-exists rename"
+                "choose another `output`, or `if_exists` rename"
             )
     existing = [job for job in jobs if job.target is not None and os.path.lexists(job.target) and _is_file(job.target)]
     if policy == "error" and existing:
         others = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
         raise OutputError(
-            f"{existing[0].target_label}{others} exists already; choose --if-exists skip, overwrite or rename"
+            f"{existing[0].target_label}{others} exists already; choose `if_exists` skip, overwrite or rename"
         )
     return jobs
 

@@ -26,15 +26,15 @@ class Size:
     max_side: int | None = None
 
     def __post_init__(self) -> None:
-        sides = {"--width": self.width, "--height": self.height, "--max-side": self.max_side}
-        for option, value in sides.items():
+        sides = {"width": self.width, "height": self.height, "max_side": self.max_side}
+        for field, value in sides.items():
             if value is not None and value < 1:
-                raise UsageError(f"{option} is {value}, but it must be 1 or more")
+                raise UsageError(f"`{field}` is {value}, but it must be 1 or more")
         asked = [self.scale is not None, self.width is not None or self.height is not None, self.max_side is not None]
         if sum(asked) != 1:
-            raise UsageError("choose one of --scale, --width and --height, or --max-side")
+            raise UsageError("choose one of `scale`, `width` and `height`, or `max_side`")
         if self.scale is not None and not 1 < self.scale <= MAX_SCALE:
-            raise UsageError(f"--scale is {self.scale:g}, but it must be above 1 and at most {MAX_SCALE:g}")
+            raise UsageError(f"`scale` is {self.scale:g}, but it must be above 1 and at most {MAX_SCALE:g}")
 
     def of(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) of the result of a height x width picture. Raises UsageError where that is no larger."""

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -183,8 +182,6 @@ class Upscaler:
         passes = plan_passes(from_height, from_width, height, width, self.scale, continuous=self.continuous)
         fitted = len(passes) > 1 and not self.continuous  # resized before the last net, not after it
         counter = Counter(passes, steps, tile, on_progress)
-        if (pixels == pixels[:1, :1]).all():
-            return np.broadcast_to(pixels[:1, :1], (height, width, pixels.shape[2])).copy()  # one flat colour
         image: Pixels = pixels
         for number, one in enumerate(passes):
             if fitted and number == len(passes) - 1:
@@ -197,7 +194,7 @@ class Upscaler:
     def _steps(self, settings: Settings) -> int:
         steps, most = settings.steps or self.default_steps, self.denoiser.process.timesteps
         if steps > most:
-            raise UsageError(f"--steps is {steps}, but these weights can take 1..{most}")
+            raise UsageError(f"`steps` is {steps}, but these weights can take 1..{most}")
         return steps
 
 

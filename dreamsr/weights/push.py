@@ -65,6 +65,6 @@ def _commit(repo: str, files: Mapping[str, bytes], private: bool, message: str) 
     )
     api.create_repo(repo, private=private, exist_ok=True)
     if private and not api.repo_info(repo).private:
-        raise DownloadError(f"{repo} exists and is public, but --private was given; choose another name")
+        raise DownloadError(f"{repo} exists and is public, but `private` was given; choose another name")
     operations = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=content) for path, content in files.items()]
     return str(api.create_commit(repo, operations, commit_message=message).oid)

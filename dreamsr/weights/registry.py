@@ -23,7 +23,7 @@ REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 
-Metric = Mapping[str, str | int | float]
+MeasuredRow = Mapping[str, str | int | float]
 """One measurement: what `dreamsr bench` found, with at least `dataset` and `protocol` in words."""
 
 
@@ -31,7 +31,7 @@ Metric = Mapping[str, str | int | float]
 class WeightsEntry:
     """One table of weights.toml. `repo` is "" as long as no repository holds the file.
 
-    denoise_partner: weights of the same net that leave noise and blocks as they are; `--denoise` mixes the two.
+    denoise_partner: weights of the same net that leave noise and blocks as they are; `denoise` mixes the two.
     """
 
     name: str
@@ -50,7 +50,7 @@ class WeightsEntry:
     repo: str = ""
     file: str = "model.safetensors"
     revision: str = ""
-    metrics: tuple[Metric, ...] = ()
+    metrics: tuple[MeasuredRow, ...] = ()
 
     @property
     def published(self) -> bool:
@@ -74,14 +74,14 @@ def denoise_partner(weights: str, denoise: float) -> str:
     Raises UsageError where there are none to mix with, or `denoise` cannot be.
     """
     if not 0 <= denoise <= 1:
-        raise UsageError(f"--denoise is {denoise:g}, but it must be in 0..1")
+        raise UsageError(f"`denoise` is {denoise:g}, but it must be in 0..1")
     if denoise == 1:
         return ""
     tables = registry()
     if weights in tables and (partner := tables[weights].denoise_partner):
         return partner
     able = ", ".join(name for name, entry in tables.items() if entry.denoise_partner) or "none yet"
-    raise UsageError(f"--denoise works with weights that have a partner to be mixed with ({able}), not with {weights}")
+    raise UsageError(f"`denoise` works with weights that have a partner to be mixed with ({able}), not with {weights}")
 
 
 def registry_file() -> Path:
@@ -163,7 +163,7 @@ def _entry(name: str, table: object, source: str) -> WeightsEntry:
     return entry
 
 
-def _metrics(rows: object, where: str) -> tuple[Metric, ...]:
+def _metrics(rows: object, where: str) -> tuple[MeasuredRow, ...]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise WeightsError(f"{where}: metrics must be tables, [[name.metrics]]")
     for row in rows:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dreamsr.bench.benchmark import Report, Request, bench
+from dreamsr.bench.benchmark import BenchRequest, Report, bench
 from dreamsr.bench.report import plain
+from tests.browser import CHROMIUM
 
 pytest.importorskip("matplotlib", reason="charts need matplotlib, the extra dreamsr[bench]")
 
@@ -23,7 +23,6 @@ from dreamsr.bench.page import page
 from dreamsr.bench.plots import Plot, plots
 
 PICTURES = Path(__file__).parents[1] / "pictures"
-CHROMIUM = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +32,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Repo
     data.mkdir()
     Image.open(PICTURES / "astronaut.png").convert("RGB").crop((60, 0, 156, 96)).save(data / "astro.png")
     Image.open(PICTURES / "cat.png").convert("RGB").crop((40, 30, 136, 126)).save(data / "cat.png")
-    request = Request(
+    request = BenchRequest(
         data=(str(data),), weights=(f"tiny={tiny_weights}",), steps=(1, 2, 4), seeds=2, device="cpu", lpips=()
     )
     return bench(request, work=folder / "work", command_line="dreamsr bench <script>alert(1)</script>")
@@ -101,6 +100,11 @@ def test_the_page_needs_nothing_else_and_shows_names_as_text(html: str) -> None:
     assert "dreamsr bench &lt;script&gt;" in html
 
 
+def test_the_table_comes_first_then_charts_then_crops(html: str) -> None:
+    places = [html.index(text) for text in ("<table>", "<details>", 'class="plot"', 'class="crops"', "Protocol</h2>")]
+    assert places == sorted(places)
+
+
 def test_the_page_holds_tables_crops_and_origin(html: str, report: Report) -> None:
     tags = Tags(html).found
     assert sum(t == "table" for t, _ in tags) == 3
@@ -119,9 +123,8 @@ def test_the_page_holds_tables_crops_and_origin(html: str, report: Report) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH")
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium, chromium-browser or google-chrome on PATH")
 def test_a_browser_shows_charts_and_crops(html: str, report: Report, tmp_path: Path) -> None:
-    assert CHROMIUM is not None
     (tmp_path / "page.html").write_text(html)
     shot = tmp_path / "page.png"
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1200,4200"]

@@ -151,7 +151,7 @@ def test_degradations_are_parsed_and_repeat_by_seed_and_number() -> None:
 
 @pytest.mark.parametrize("text", ["", "blur", "noise-", "jpeg-0", "jpeg-101", "blur-1+blur-2", "blur--1", "noise-1e9"])
 def test_impossible_degradations_are_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="--degradation"):
+    with pytest.raises(UsageError, match="`degradation`"):
         parse_degradation(text)
 
 

@@ -231,7 +231,7 @@ def test_workers_share_the_room_for_decoded_photos(photos):
     "names", [{}, {"data": "a", "hr": "b", "lr": "c"}, {"hr": "b"}, {"lr": "c"}, {"data": "a", "hr": "b"}]
 )
 def test_a_source_is_either_data_or_a_pair_of_folders(names):
-    with pytest.raises(UsageError, match="--data, or by --hr and --lr"):
+    with pytest.raises(UsageError, match="`data`, or by `hr` and `lr`"):
         DataSource(**names)
 
 

@@ -167,7 +167,7 @@ def test_of_very_many_pairs_sizes_are_still_checked(data, monkeypatch):
 
 
 def test_missing_folders_and_nothing_usable_are_named(data, tmp_path):
-    with pytest.raises(DataError, match="--lr"):
+    with pytest.raises(DataError, match="`lr`"):
         open_source(DataSource(hr=data / "hr", lr=tmp_path / "none"), run())
     with pytest.raises(DataError, match="no usable photo"):
         twins_of(data, exclude=frozenset({"a.png", "b/c.png", "b/d.png"}))

@@ -110,13 +110,13 @@ def test_what_is_no_plain_tar_is_refused_with_a_remedy(tmp_path, photos):
         pairs_of(packed)
     (tmp_path / "data.zip").write_bytes(b"PK")
     for wrong in ("data.zip", "none.tar", "*.tgz", "none"):
-        with pytest.raises(DataError, match=r"give --data a folder"):
+        with pytest.raises(DataError, match=r"give `data` a folder"):
             pairs_of(tmp_path / wrong)
 
 
 def test_shards_beside_pictures_are_ambiguous(tmp_path, photos):
     write_shard(tmp_path / "one.tar", {"a.png": photos["busy.png"]})
     (tmp_path / "b.png").write_bytes(photos["busy.png"])
-    with pytest.raises(DataError, match=r"--data '.*\*\.tar'"):
+    with pytest.raises(DataError, match=r"`data` '.*\*\.tar'"):
         pairs_of(tmp_path)
     assert len(pairs_of(tmp_path / "*.tar")) == 1

@@ -62,7 +62,7 @@ def test_loops_of_links_end(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("*.bmp", "matches no file"), ("empty", "holds no pictures"), ("empty", "--recursive")]
+    ("name", "reason"), [("*.bmp", "matches no file"), ("empty", "holds no pictures"), ("empty", "`recursive`")]
 )
 def test_nothing_found_is_a_problem(folder: Path, name: str, reason: str) -> None:
     (folder / "empty").mkdir()

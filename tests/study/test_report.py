@@ -11,13 +11,13 @@ import pytest
 from dreamsr.bench.stats import crossed_interval, interval, paired_over_seeds
 from dreamsr.data.sources import DataSource
 from dreamsr.measure.metrics import CONSISTENCY, DISTS, LPIPS_ALEX, PSNR_Y, SSIM_Y
-from dreamsr.study.arms import Plan, Studio
-from dreamsr.study.report import Figures, Net, SystemReport, in_words, is_trained_enough
+from dreamsr.study.arms import Studio, StudyPlan
+from dreamsr.study.report import Figures, StudiedNet, SystemReport, in_words, is_trained_enough
 from dreamsr.study.study import BICUBIC, FLAT
 from dreamsr.study.systems import Arm
 
 PLAIN, DREAM = Arm("resshift", math.inf, 0), Arm("resshift", 1.0, 0)
-PLAN = Plan((PLAIN, DREAM), max_steps=100, sample_steps=(5, 15), curve_steps=5)
+PLAN = StudyPlan((PLAIN, DREAM), max_steps=100, sample_steps=(5, 15), curve_steps=5)
 CROPS = 40
 RNG = np.random.default_rng(0)
 HARD = RNG.normal(0, 1, CROPS)
@@ -33,7 +33,7 @@ def figures(lpips, consistency, *, bicubic=(0.3, 40.0), **leave_out):
     """Of (kind, length, steps) -> mean LPIPS and consistency."""
     tables = {LPIPS_ALEX.key: {}, CONSISTENCY.key: {}, PSNR_Y.key: {}, SSIM_Y.key: {}, DISTS.key: {}}
     for key, means in ((LPIPS_ALEX.key, lpips), (CONSISTENCY.key, consistency)):
-        tables[key] = {Net(*net): values(mean) for net, mean in means.items()}
+        tables[key] = {StudiedNet(*net): values(mean) for net, mean in means.items()}
     levels = dict(zip((LPIPS_ALEX.key, CONSISTENCY.key), bicubic, strict=True))
     others = {
         key: {name: values(levels[key])[0] for name in (BICUBIC, FLAT)} if key in levels else {} for key in tables
@@ -71,7 +71,7 @@ def test_one_net_must_be_better_in_both_at_once(tmp_path):
     lpips = {net: 0.2 if net[2] == 5 else 0.4 for net in NETS}
     consistency = {net: 3000.0 if net[2] == 5 else 20.0 for net in NETS}
     assert report(figures(lpips, consistency), tmp_path).verdict() == "not trained enough"
-    assert is_trained_enough(figures(lpips, dict.fromkeys(NETS, 20.0)), [Net(*net) for net in NETS])
+    assert is_trained_enough(figures(lpips, dict.fromkeys(NETS, 20.0)), [StudiedNet(*net) for net in NETS])
 
 
 def test_without_lpips_nothing_is_judged(tmp_path):
@@ -121,8 +121,8 @@ def test_the_interval_over_seeds_and_crops_is_wider_where_seeds_differ():
 
 
 def test_only_common_seeds_are_compared():
-    net = Net("resshift-plain", 100, 5)
-    other = Net("resshift-p1", 100, 5)
+    net = StudiedNet("resshift-plain", 100, 5)
+    other = StudiedNet("resshift-p1", 100, 5)
     tables = {LPIPS_ALEX.key: {net: {0: [1.0, 1.0], 1: [9.0, 9.0]}, other: {0: [0.5, 0.5], 7: [0.0, 0.0]}}}
     found = Figures(tables, {LPIPS_ALEX.key: {}}).difference(LPIPS_ALEX, other, net)
     assert found is not None

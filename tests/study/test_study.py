@@ -17,11 +17,11 @@ from dreamsr.pictures.picture import Picture
 from dreamsr.pictures.write import write_picture
 from dreamsr.study import arms as arms_module
 from dreamsr.study import study as study_module
-from dreamsr.study.arms import MOST_STEPS, Plan, Studio
+from dreamsr.study.arms import MOST_STEPS, Studio, StudyPlan
 from dreamsr.study.report import figures_of, markdown, systems_of, write_report
 from dreamsr.study.study import BICUBIC, CROPS, FLAT, PICTURES, prepare, results, train_and_measure
 from dreamsr.study.systems import SYSTEMS, Arm, arm_called
-from dreamsr.training.log import read_lines
+from dreamsr.training.results.log import read_lines
 
 SETTINGS = (
     "crop_low_px=8",
@@ -35,7 +35,7 @@ SETTINGS = (
     "model.sr3.groups=2",
 )
 PLAIN, DREAM = Arm("sr3-x0", math.inf, 0), Arm("sr3-x0", 1.0, 0)
-PLAN = Plan((PLAIN, DREAM), SETTINGS, max_steps=8, sample_steps=(2, MOST_STEPS), curve_steps=1, crops=3)
+PLAN = StudyPlan((PLAIN, DREAM), SETTINGS, max_steps=8, sample_steps=(2, MOST_STEPS), curve_steps=1, crops=3)
 RATIO = 4 / 3
 
 

@@ -21,9 +21,9 @@ from dreamsr.data.sources import DataSource, open_source
 from dreamsr.errors import ConfigError, DataError, DeviceError, OutputError, TrainingError
 from dreamsr.training import loader, memory, step
 from dreamsr.training import train as training
-from dreamsr.training.checkpoints import checkpoints
 from dreamsr.training.config import DreamConfig, TrainConfig
 from dreamsr.training.loader import Batch, Batches, draws, large_side_px, step_numbers
+from dreamsr.training.results.checkpoints import checkpoints
 from dreamsr.training.speed import Stopwatch, duration
 from dreamsr.training.start import load_start
 from dreamsr.training.state import begin
@@ -309,7 +309,7 @@ def test_the_optimizer_has_the_rate_and_the_betas_of_the_configuration(data, tmp
 def test_an_existing_run_is_not_overwritten(data, tmp_path):
     run(TINY, data, tmp_path / "run")
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    with pytest.raises(OutputError, match="--resume"):
+    with pytest.raises(OutputError, match="`resume`"):
         run(TINY, data, tmp_path / "run")
     assert {path: path.read_bytes() for path in before} == before
 
@@ -451,7 +451,7 @@ def test_the_first_step_does_not_count_in_the_forecast():
 def test_a_net_that_cannot_fit_is_refused_before_it_is_built(data, tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "free_bytes", lambda _device: 100_000)
     monkeypatch.setattr(training, "begin", lambda *_: pytest.fail("built"))
-    with pytest.raises(DeviceError, match=r"million parameters .* smaller preset or another --device"):
+    with pytest.raises(DeviceError, match=r"million parameters .* smaller preset or another `device`"):
         run(TINY, data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -464,7 +464,7 @@ def test_a_batch_that_cannot_fit_is_refused_with_one_that_does(data, tmp_path, m
     room = count * 12 + one * 5.5 * memory.PEAK_OVER_SAVED
     monkeypatch.setattr(training, "require_room_for_state", lambda *_: None)
     monkeypatch.setattr(memory, "free_bytes", lambda _device: int(room))
-    with pytest.raises(DeviceError, match="try --batch-size 4 --accumulate 3, which gives the same steps"):
+    with pytest.raises(DeviceError, match="try `batch_size` 4 `accumulate` 3, which gives the same steps"):
         run(config, data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     run(replace(config, batch_size=4, accumulate=3, max_steps=1), data, tmp_path / "run")
@@ -483,7 +483,7 @@ def test_running_out_of_memory_in_a_step_is_explained(data, tmp_path, monkeypatc
 
     monkeypatch.setattr(training, "require_room_for_steps", lambda *_: None)
     monkeypatch.setattr(step.StepLoss, "forward", forward)
-    with pytest.raises(DeviceError, match=r"--batch-size 8; try --batch-size 4 --accumulate 2"):
+    with pytest.raises(DeviceError, match=r"`batch_size` 8; try `batch_size` 4 `accumulate` 2"):
         run(replace(TINY, batch_size=8), data, tmp_path / "run")
 
 
@@ -564,7 +564,7 @@ def test_under_nohup_a_hangup_is_ignored():
 
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
 def test_a_kill_during_a_save_costs_no_more_than_one_interval(data, tmp_path):
-    from dreamsr.training import checkpoints as module
+    from dreamsr.training.results import checkpoints as module
 
     def killed_in_the_middle(path, data):
         if path.name == "step-000008.pt":
@@ -598,7 +598,7 @@ class Judge:
         self.training = []
 
     def __call__(self, denoiser, step):
-        from dreamsr.training.validation import Validation, ValidRow
+        from dreamsr.training.results.validation import Validation, ValidRow
 
         self.steps.append(step)
         self.training.append(denoiser.net.training)

@@ -19,9 +19,9 @@ from dreamsr.core.backbones.sr3 import SR3Config
 from dreamsr.core.model import ModelConfig
 from dreamsr.core.process import ProcessConfig
 from dreamsr.data.sources import DataSource
-from dreamsr.training.checkpoints import checkpoints, read_state
 from dreamsr.training.config import DreamConfig, TrainConfig
 from dreamsr.training.request import Listener, RunRequest
+from dreamsr.training.results.checkpoints import checkpoints, read_state
 from dreamsr.training.train import train
 
 TINY = TrainConfig(

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dreamsr.errors import OutputError, UsageError
-from dreamsr.upscaling.plan import Plan, Request, plan
+from dreamsr.upscaling.plan import UpscalePlan, UpscaleRequest, plan
 from dreamsr.upscaling.sizes import Size
 
 
@@ -26,8 +26,8 @@ def draw(*names: str, size: tuple[int, int] = (8, 6)) -> None:
         Image.new("RGB", size, "red").save(name)
 
 
-def make(*inputs: str, size: Size | None = None, **more: Any) -> Plan:
-    return plan(Request(inputs, size or Size(scale=4), **more))
+def make(*inputs: str, size: Size | None = None, **more: Any) -> UpscalePlan:
+    return plan(UpscaleRequest(inputs, size or Size(scale=4), **more))
 
 
 def outputs(*inputs: str, **more: Any) -> list[str]:
@@ -92,7 +92,7 @@ def test_odd_templates_are_refused(template: str) -> None:
 @pytest.mark.parametrize("output", ["x.png", "{folder}/x.png", "-"])
 def test_one_name_for_several_results_is_refused(output: str) -> None:
     draw("a.png", "b.png")
-    with pytest.raises(UsageError, match="-o"):
+    with pytest.raises(UsageError, match="`output`"):
         make("a.png", "b.png", output=output)
 
 
@@ -128,7 +128,7 @@ def test_what_still_collides_is_numbered_always_the_same_way() -> None:
 
 def test_existing_results_stop_everything_unless_told_otherwise() -> None:
     draw("a.png", "b.png", "out/a_x4.png", "out/b_x4.png")
-    with pytest.raises(OutputError, match=r"a_x4\.png \(and 1 more\) exists already; choose --if-exists"):
+    with pytest.raises(OutputError, match=r"a_x4\.png \(and 1 more\) exists already; choose `if_exists`"):
         make("a.png", "b.png", output="out")
     assert outputs("a.png", output="out", if_exists="skip") == ["out/a_x4.png"]
     assert outputs("a.png", output="out", if_exists="overwrite") == ["out/a_x4.png"]

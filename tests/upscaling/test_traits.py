@@ -112,7 +112,7 @@ def test_denoise_goes_from_the_partner_to_the_weights(partners: dict[str, Path])
     ("weights", "denoise"), [("clean", 0.5), ("photo", 1.5), ("photo", -0.1), ("photo", float("nan"))]
 )
 def test_denoise_without_a_partner_or_out_of_range_is_refused(weights: str, denoise: float) -> None:
-    with pytest.raises(UsageError, match=r"^--denoise .*(photo|0\.\.1)"):
+    with pytest.raises(UsageError, match=r"^`denoise` .*(photo|0\.\.1)"):
         Upscaler(weights, "cpu", denoise=denoise)
 
 
@@ -121,7 +121,7 @@ def test_a_missing_partner_is_told_before_anything_is_fetched(monkeypatch: pytes
     from dreamsr.upscaling import upscaler
 
     monkeypatch.setattr(upscaler, "resolve_weights", lambda *_, **__: pytest.fail("fetched"))
-    with pytest.raises(UsageError, match=r"^--denoise works with"):
+    with pytest.raises(UsageError, match=r"^`denoise` works with"):
         Upscaler("clean", "cpu", denoise=0.5)
 
 

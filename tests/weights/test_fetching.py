@@ -80,7 +80,7 @@ def test_offline_and_missing_says_what_to_fetch_and_where_to_put_it(machine: Mac
     answer = machine.resolve(HF_HUB_OFFLINE="1")
     url = f"{hub.url}/{REPO}/resolve/{machine.commit}/model.safetensors"
     place = machine.home / "hub" / "models--user--tiny" / "snapshots" / machine.commit / "model.safetensors"
-    for part in ("HF_HUB_OFFLINE", url, str(place), machine.entry.sha256, "--weights"):
+    for part in ("HF_HUB_OFFLINE", url, str(place), machine.entry.sha256, "`weights`"):
         assert part in answer["message"]
     assert hub.requests == []
     place.parent.mkdir(parents=True)

@@ -343,7 +343,7 @@ def test_impossible_publications_are_refused(run: Path, tmp_path: Path) -> None:
         stage(tmp_path / "none", "user/photo", ABOUT)
     with pytest.raises(WeightsError, match=r"holds no model\.safetensors"):
         stage(tmp_path, "user/photo", ABOUT)
-    with pytest.raises(UsageError, match="--name"):
+    with pytest.raises(UsageError, match="`name`"):
         stage(run, "user/photo", replace(ABOUT, name="A b"))
     with pytest.raises(UsageError, match="licence is empty"):
         stage(run, "user/photo", replace(ABOUT, licence=" "))

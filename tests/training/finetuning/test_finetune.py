@@ -22,12 +22,13 @@ from dreamsr.data.sources import DataSource
 from dreamsr.disk import file_sha256
 from dreamsr.errors import ConfigError, DataError, OutputError, UsageError
 from dreamsr.publishing.publish import About, stage
-from dreamsr.training import start, validation
+from dreamsr.training import start
 from dreamsr.training.config import DreamConfig, TrainConfig
-from dreamsr.training.finetune import FINETUNE, FinetuneRow, finetune, suited
-from dreamsr.training.holdout import MOST_HELD_OUT, SHARE, hold_out
-from dreamsr.training.sanity import sanity_picture
-from dreamsr.training.validation import ValidRow
+from dreamsr.training.finetuning.finetune import FINETUNE, FinetuneRow, finetune, suited
+from dreamsr.training.finetuning.holdout import MOST_HELD_OUT, SHARE, hold_out
+from dreamsr.training.finetuning.sanity import sanity_picture
+from dreamsr.training.results import validation
+from dreamsr.training.results.validation import ValidRow
 from dreamsr.upscaling.upscaler import Upscaler
 from dreamsr.weights.file import load_weights, save_weights
 from tests.training.tiny_runs import asked
@@ -197,7 +198,7 @@ def test_before_and_after_stand_side_by_side(run, data: Path) -> None:
 def test_a_finished_run_is_not_overwritten(run, data: Path, weights: Path) -> None:
     _, out, _ = run
     before = (out / "report.json").read_bytes(), (out / "model.safetensors").read_bytes()
-    with pytest.raises(OutputError, match="--resume"):
+    with pytest.raises(OutputError, match="`resume`"):
         tuned(SHORT, str(weights), DataSource(data=str(data)), out, device="cpu")
     assert before == ((out / "report.json").read_bytes(), (out / "model.safetensors").read_bytes())
 

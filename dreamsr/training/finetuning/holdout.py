@@ -13,7 +13,7 @@ from dreamsr.data.sources import DataSource, find_photos
 from dreamsr.data.stream import PREFIX
 from dreamsr.errors import DataError, ImageError, UsageError
 from dreamsr.training.config import TrainConfig
-from dreamsr.training.validation import Example, degraded_example, least_side_px, paired_example
+from dreamsr.training.results.validation import Example, degraded_example, least_side_px, paired_example
 
 SHARE = 0.1
 MOST_HELD_OUT = 20
@@ -97,9 +97,9 @@ def _paired(source: DataSource, config: TrainConfig) -> list[_Candidate]:
     """The large enough pairs, by the names of their large pictures."""
     assert source.hr is not None
     assert source.lr is not None
-    for option, folder in (("--hr", source.hr), ("--lr", source.lr)):
+    for field, folder in (("hr", source.hr), ("lr", source.lr)):
         if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder; give {option} a folder with pictures")
+            raise DataError(f"{folder}: no such folder; give `{field}` a folder with pictures")
     scale = config.model.scale
     need = max(config.crops.smallest_side_px, least_side_px(scale))
 

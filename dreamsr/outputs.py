@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -12,9 +12,9 @@ from dreamsr.disk import NAME_LIMIT_BYTES
 from dreamsr.errors import OutputError, printable
 from dreamsr.pictures.folders import exists, identity, is_file, is_folder
 from dreamsr.pictures.sniff import HEAD_BYTES, seems_to_be
-from dreamsr.upscaling.naming import free_name
 
 IfExists = Literal["error", "skip", "overwrite", "rename"]
+POLICIES: tuple[IfExists, ...] = ("error", "skip", "overwrite", "rename")
 Inode = tuple[int, int]
 REPORT_KINDS = frozenset({"", "a web page"})
 """What a report looks like from its first bytes: text of no other kind, or a page."""
@@ -23,21 +23,21 @@ MARK_BYTES = 4096
 
 @dataclass(frozen=True)
 class Output:
-    """A file that `option` names, and the endings that it may have, lower case; none where any will do.
+    """A file that a `field` of the request names, and the endings that it may have, lower case; none where any will do.
 
     `mark` stands near the beginning of every earlier one: where it is given, only a file that has it, or an empty
     one, may be replaced.
     """
 
-    option: str
+    field: str
     path: Path
     endings: tuple[str, ...] = ()
     mark: bytes = b""
 
     @property
     def label(self) -> str:
-        """Option and path for messages."""
-        return f"{self.option} {printable(self.path)}"
+        """Field and path for messages."""
+        return f"`{self.field}` {printable(self.path)}"
 
 
 class Protected:
@@ -103,7 +103,7 @@ def plan_outputs(
             raise OutputError(f"{output.label} is the name of another output, too; choose another name")
         kept = is_file(output.path) and not _may_replace(output, if_exists)
         if not kept:
-            require_place(output.path, output.option)
+            require_place(output.path, f"`{output.field}`")
         written.add(output.path)
         planned.append(None if kept else output)
     return planned
@@ -114,7 +114,7 @@ def _may_replace(output: Output, policy: IfExists | None) -> bool:
     if policy == "skip":
         return False
     if policy == "error":
-        raise OutputError(f"{output.label} exists already; choose --if-exists skip, overwrite or rename")
+        raise OutputError(f"{output.label} exists already; choose `if_exists` skip, overwrite or rename")
     try:
         with output.path.open("rb") as file:
             head = file.read(MARK_BYTES)
@@ -133,12 +133,23 @@ def _with_article(kind: str) -> str:
     return kind if " " in kind else f"a {kind} picture"
 
 
-def require_place(path: Path, option: str) -> None:
+def free_name(path: Path, *, taken: Callable[[Path], bool]) -> Path:
+    """`path`, or the first of name_2.png, name_3.png... that is not taken. Raises OutputError after a million."""
+    if not taken(path):
+        return path
+    for number in range(2, 1_000_000):
+        candidate = path.with_name(f"{path.stem}_{number}{path.suffix}")
+        if not taken(candidate):
+            return candidate
+    raise OutputError(f"{printable(path)}: a million names are taken; choose another folder")
+
+
+def require_place(path: Path, what: str) -> None:
     """Make sure that a file can be written at `path`, making folders where need be, without making anything.
 
     Raises OutputError for a name that is too long, a folder of that name, and places that cannot be made or written.
     """
-    label = f"{option} {printable(path)}"
+    label = f"{what} {printable(path)}"
     if is_device(path):
         return
     if is_folder(path):

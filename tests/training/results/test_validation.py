@@ -22,11 +22,11 @@ from dreamsr.core.pixels import from_tensor, to_tensor
 from dreamsr.core.process import ProcessConfig
 from dreamsr.errors import ConfigError, DataError, OutputError
 from dreamsr.measure import metrics
-from dreamsr.training import validation
 from dreamsr.training.config import TrainConfig
-from dreamsr.training.sample_grid import CAPTION_PX, GAP_PX, Column, blown_up, sample_grid
-from dreamsr.training.sanity import sanity_picture
-from dreamsr.training.validation import (
+from dreamsr.training.finetuning.sanity import sanity_picture
+from dreamsr.training.results import validation
+from dreamsr.training.results.sample_grid import CAPTION_PX, GAP_PX, Column, blown_up, sample_grid
+from dreamsr.training.results.validation import (
     MAX_LOW_PX,
     Example,
     Validator,
@@ -178,8 +178,8 @@ def test_steps_beyond_the_process_become_its_last_and_count_once(folder: Path, t
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda path: path / "nowhere", "no such folder; give --val"),
-        (lambda path: path, "no usable picture found; give --val"),
+        (lambda path: path / "nowhere", "no such folder; give `valid`"),
+        (lambda path: path, "no usable picture found; give `valid`"),
     ],
 )
 def test_a_missing_or_empty_folder_is_told_in_one_line(tmp_path: Path, make, words: str) -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from dreamsr.data.sources import DataSource
 from dreamsr.errors import OutputError
-from dreamsr.training.finetune import finetune
-from dreamsr.training.places import require_place
+from dreamsr.training.finetuning.finetune import finetune
 from dreamsr.training.request import RunRequest
+from dreamsr.training.results.places import require_place
 from dreamsr.training.start import load_start
 from tests.training.tiny_runs import TINY, draw_pictures, run
 
@@ -33,7 +33,7 @@ def test_a_run_inside_its_own_data_is_refused_and_nothing_is_written(
     data: DataSource, tmp_path: Path, out: str
 ) -> None:
     before = snapshot(tmp_path)
-    with pytest.raises(OutputError, match=r"is or lies in --data .*mine, whose pictures are read"):
+    with pytest.raises(OutputError, match=r"is or lies in `data` .*mine, whose pictures are read"):
         run(SHORT, data, tmp_path / out)
     assert snapshot(tmp_path) == before
     assert not (tmp_path / "photos" / "mine" / "run").exists()
@@ -41,28 +41,28 @@ def test_a_run_inside_its_own_data_is_refused_and_nothing_is_written(
 
 def test_links_into_the_data_are_seen_through(data: DataSource, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "photos", target_is_directory=True)
-    with pytest.raises(OutputError, match="lies in --data"):
+    with pytest.raises(OutputError, match="lies in `data`"):
         require_place(tmp_path / "link" / "mine" / "run", data, None)
-    with pytest.raises(OutputError, match="lies in --data"):
+    with pytest.raises(OutputError, match="lies in `data`"):
         require_place(tmp_path / "photos/mine/run", DataSource(data=str(tmp_path / "link")), None)
 
 
 def test_the_folders_of_validation_and_of_pairs_count_too(data: DataSource, tmp_path: Path) -> None:
     held = tmp_path / "held"
     held.mkdir()
-    with pytest.raises(OutputError, match="lies in --val"):
+    with pytest.raises(OutputError, match="lies in `valid`"):
         require_place(held / "run", data, held)
     pairs = DataSource(hr=tmp_path / "photos" / "mine", lr=held)
-    with pytest.raises(OutputError, match="lies in --hr"):
+    with pytest.raises(OutputError, match="lies in `hr`"):
         require_place(tmp_path / "photos" / "mine", pairs, None)
-    with pytest.raises(OutputError, match="lies in --lr"):
+    with pytest.raises(OutputError, match="lies in `lr`"):
         require_place(held / "run", pairs, None)
 
 
 @pytest.mark.parametrize("folder", ["samples", "checkpoints", "tensorboard/old"])
 def test_pictures_where_the_run_writes_are_refused(tmp_path: Path, folder: str) -> None:
     data = draw_pictures(tmp_path / "run" / folder)
-    with pytest.raises(OutputError, match=f"lies in --out .*run/{folder.split('/')[0]}, where the run writes"):
+    with pytest.raises(OutputError, match=f"lies in `out` .*run/{folder.split('/')[0]}, where the run writes"):
         require_place(tmp_path / "run", data, None)
 
 
@@ -78,9 +78,9 @@ def test_the_weights_begun_with_are_not_replaced(data: DataSource, tmp_path: Pat
     run(SHORT, data, out)
     before = snapshot(out)
     for resume in (False, True):
-        with pytest.raises(OutputError, match=r"lies in --out .* and would be replaced"):
+        with pytest.raises(OutputError, match=r"lies in `out` .* and would be replaced"):
             run(SHORT, data, out, start=load_start(str(out)), resume=resume)
-    with pytest.raises(OutputError, match=r"--weights .*model\.safetensors lies in --out .* and would be replaced"):
+    with pytest.raises(OutputError, match=r"`weights` .*model\.safetensors lies in `out` .* and would be replaced"):
         finetune(RunRequest(SHORT, data, out, device="cpu", resume=True), str(out))
     assert snapshot(out) == before
 
@@ -90,7 +90,7 @@ def test_files_of_others_are_not_replaced(data: DataSource, tmp_path: Path) -> N
         out = tmp_path / Path(name).stem
         out.mkdir()
         (out / name).write_text(content)
-        with pytest.raises(OutputError, match=rf"holds .*{name}.* would be replaced; choose another --out"):
+        with pytest.raises(OutputError, match=rf"holds .*{name}.* would be replaced; choose another `out`"):
             run(SHORT, data, out)
         assert snapshot(out) == {out / name: content.encode()}
 

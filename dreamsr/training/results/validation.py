@@ -27,7 +27,7 @@ from dreamsr.measure import metrics
 from dreamsr.measure.lpips import Perceptual
 from dreamsr.measure.score import means, score
 from dreamsr.training.config import TrainConfig
-from dreamsr.training.sample_grid import Column, blown_up, sample_grid
+from dreamsr.training.results.sample_grid import Column, blown_up, sample_grid
 from dreamsr.upscaling.settings import Settings
 from dreamsr.upscaling.tiled import TiledRun
 
@@ -143,7 +143,7 @@ class Validator:
 
     def _show(self, path: Path, images: Images) -> None:
         """The first pictures as rows: small image, bicubic, each number of steps, truth."""
-        ensure_folder(path.parent, advice="choose another --out")
+        ensure_folder(path.parent, advice="choose another `out`")
         first = self.examples[:GRID_PICTURES]
         columns = [
             Column("small", [blown_up(one.low, self.scale) for one in first]),
@@ -161,7 +161,7 @@ def open_validation(folder: Path, config: TrainConfig, out: Path) -> Validator:
     Raises DataError for a missing folder and where no picture is usable.
     """
     if not folder.is_dir():
-        raise DataError(f"{printable(folder)}: no such folder; give --val a folder with pictures")
+        raise DataError(f"{printable(folder)}: no such folder; give `valid` a folder with pictures")
     examples: list[Example] = []
     refused: list[str] = []
     for file in pictures_below(folder):
@@ -175,7 +175,7 @@ def open_validation(folder: Path, config: TrainConfig, out: Path) -> Validator:
         examples.append(degraded_example(file.name, large, config, number=len(examples)))
     if not examples:
         reason = f"; first problem: {refused[0]}" if refused else ""
-        raise DataError(f"{printable(folder)}: no usable picture found{reason}; give --val a folder with pictures")
+        raise DataError(f"{printable(folder)}: no usable picture found{reason}; give `valid` a folder with pictures")
     return Validator(examples, config, out)
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from dreamsr.errors import OutputError, TrainingError
-from dreamsr.training.checkpoints import checkpoints, read_state, write_state
 from dreamsr.training.config import DreamConfig, FinishConfig
+from dreamsr.training.results.checkpoints import checkpoints, read_state, write_state
 from dreamsr.training.resuming import MAY_CHANGE, with_short_warmup
 from dreamsr.training.step import learning_rate
 from tests.training.tiny_runs import TINY, checkpoint, draw_pictures, run, same

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from dreamsr.data.sources import DataSource
 from dreamsr.errors import OutputError, printable
-from dreamsr.training.checkpoints import FOLDER
-from dreamsr.training.log import TENSORBOARD
-from dreamsr.training.validation import SAMPLES
-from dreamsr.upscaling.outputs import Protected, require_folder
+from dreamsr.outputs import Protected, require_folder
+from dreamsr.training.results.checkpoints import FOLDER
+from dreamsr.training.results.log import TENSORBOARD
+from dreamsr.training.results.validation import SAMPLES
 
 WRITTEN = (FOLDER, SAMPLES, TENSORBOARD)
 """The folders that `train` fills below its own."""
@@ -25,29 +25,29 @@ def require_place(
     `out` must not lie in a folder of pictures, for its samples would be trained on at the next start; nor may pictures
     lie in `written`, the folders that are filled below `out`; nor the file of the weights begun with in `out`.
     """
-    label = f"--out {printable(out)}"
+    label = f"`out` {printable(out)}"
     below = [*Path(os.path.realpath(out)).parents, out]
-    for option, folder in _folders(source, valid):
+    for field, folder in _folders(source, valid):
         if any(place in Protected([folder]) for place in below):
             raise OutputError(
-                f"{label} is or lies in {option} {printable(folder)}, whose pictures are read at every start; "
+                f"{label} is or lies in `{field}` {printable(folder)}, whose pictures are read at every start; "
                 "choose a folder elsewhere"
             )
         above = [*Path(os.path.realpath(folder)).parents, folder]
         taken = next((name for name in written if any(place in Protected([out / name]) for place in above)), None)
         if taken is not None:
-            raise OutputError(f"{option} {printable(folder)} is or lies in {label}/{taken}, where the run writes")
+            raise OutputError(f"`{field}` {printable(folder)} is or lies in {label}/{taken}, where the run writes")
     if weights is not None and Path(os.path.realpath(weights)).parent in Protected([out]):
         raise OutputError(
-            f"--weights {printable(weights)} lies in {label} and would be replaced by what is made from it; "
-            "choose another --out"
+            f"`weights` {printable(weights)} lies in {label} and would be replaced by what is made from it; "
+            "choose another `out`"
         )
     require_folder(out, label)
 
 
 def _folders(source: DataSource, valid: Path | None) -> Iterator[tuple[str, Path]]:
-    """The folders that are searched for pictures, and the options that name them."""
-    named = (("--data", source.data), ("--hr", source.hr), ("--lr", source.lr), ("--val", valid))
-    for option, name in named:
+    """The folders that are searched for pictures, and the fields that name them."""
+    named = (("data", source.data), ("hr", source.hr), ("lr", source.lr), ("valid", valid))
+    for field, name in named:
         if name is not None and Path(name).is_dir():
-            yield option, Path(name)
+            yield field, Path(name)

@@ -1,6 +1,6 @@
 """What a training run writes down as it goes: JSON lines always, TensorBoard where it is installed.
 
-    log.jsonl       one line per optimizer step, the fields of `Progress`
+    log.jsonl       one line per optimizer step, the fields of `TrainProgress`
     valid.jsonl     one line per validation: step, score, bicubic, rows
     tensorboard/    the same for TensorBoard, with the extra `dreamsr[tensorboard]`
 
@@ -13,21 +13,42 @@ import json
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from dreamsr.disk import write_bytes_atomically
 from dreamsr.errors import OutputError, printable
 from dreamsr.measure.metrics import METRICS
+from dreamsr.training.config import StageName
 
 if TYPE_CHECKING:
-    from dreamsr.training.request import Progress
-    from dreamsr.training.validation import Validation, ValidRow
+    from dreamsr.training.results.validation import Validation, ValidRow
 
 STEPS = "log.jsonl"
 VALIDATIONS = "valid.jsonl"
 TENSORBOARD = "tensorboard"
+
+
+@dataclass(frozen=True)
+class TrainProgress:
+    """One optimizer step as told to the caller: step counts from 1; losses and speed are those of all processes.
+
+    seconds_left: at the speed of the latest steps. peak_memory_mb: of the GPU, or of this process; 0 if unknown.
+    skipped: updates left out so far because a loss was not finite. parts: in finishing, the unweighted losses by name.
+    """
+
+    step: int
+    max_steps: int
+    loss: float
+    base_loss: float
+    learning_rate: float
+    images_per_second: float
+    seconds_left: float
+    peak_memory_mb: float
+    skipped: int
+    stage: StageName = "plain"
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 class TrainLog:
@@ -44,7 +65,7 @@ class TrainLog:
         self._validations = _opened(out / VALIDATIONS)
         self._board = _board(out / TENSORBOARD, from_step)
 
-    def step(self, progress: Progress) -> None:
+    def step(self, progress: TrainProgress) -> None:
         """One optimizer step is done."""
         _write(self._steps, asdict(progress))
         if self._board is not None:
@@ -111,7 +132,7 @@ def _opened(path: Path) -> TextIO:
     try:
         return path.open("a", encoding="utf-8", buffering=1)
     except OSError as error:
-        raise OutputError(f"{printable(path)}: cannot be written ({error.strerror}); choose another --out") from None
+        raise OutputError(f"{printable(path)}: cannot be written ({error.strerror}); choose another `out`") from None
 
 
 def _write(file: TextIO, entry: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
     config.json               settings, versions, data, seed, device
     checkpoints/step-N.pt     all that is needed to go on bit for bit; the last few
-    model.safetensors         the averaged weights of the latest checkpoint, which --weights OUT takes
+    model.safetensors         the averaged weights of the latest checkpoint, to enlarge with
     best.safetensors          those of the best validation
     bad-step-N.pt             what led to losses that were not finite, where the run was stopped for them
 
@@ -60,9 +60,9 @@ def check_folder(
     """
     exists = bool(checkpoints(out))
     if exists and not resume:
-        raise OutputError(f"{out}: holds a training run already; go on with --resume or choose another --out")
+        raise OutputError(f"{out}: holds a training run already; go on with `resume` or choose another `out`")
     if resume and not exists:
-        raise OutputError(f"{out}: holds no checkpoint to resume; leave out --resume to start a run")
+        raise OutputError(f"{out}: holds no checkpoint to resume; leave out `resume` to start a run")
     if not resume:
         _require_free(out)
         return config
@@ -78,14 +78,14 @@ def check_folder(
 def _require_free(out: Path) -> None:
     """Raise OutputError where a new run in `out` would replace what another one or another program left."""
     if (out / FILE_NAME).exists():
-        raise OutputError(f"{out}: holds {FILE_NAME} already, which would be replaced; choose another --out")
+        raise OutputError(f"{out}: holds {FILE_NAME} already, which would be replaced; choose another `out`")
     if not (out / CONFIG).exists():
         return
     try:
         _kept_config(out)
     except OutputError:
         raise OutputError(
-            f"{out}: holds a {CONFIG} that no run wrote, which would be replaced; choose another --out"
+            f"{out}: holds a {CONFIG} that no run wrote, which would be replaced; choose another `out`"
         ) from None
 
 
@@ -115,7 +115,7 @@ def check_data(out: Path, fingerprint: str) -> None:
 def make_folder(out: Path) -> None:
     """Make the run's folder, once it is known that there is something to train on, and clear what kills left."""
     for folder in (out, out / FOLDER):
-        ensure_folder(folder, advice="choose another --out")
+        ensure_folder(folder, advice="choose another `out`")
         remove_stale_temps(folder)
 
 

@@ -17,14 +17,22 @@ from dreamsr.pictures.picture import Picture
 from dreamsr.pictures.write import encode_picture
 from dreamsr.processes import is_alone
 from dreamsr.training.config import DreamConfig, TrainConfig
-from dreamsr.training.holdout import SHARE, HeldOut, hold_out
-from dreamsr.training.places import WRITTEN, require_place
+from dreamsr.training.finetuning.holdout import SHARE, HeldOut, hold_out
+from dreamsr.training.finetuning.sanity import sanity_picture
 from dreamsr.training.request import NOBODY, Listener, RunRequest
-from dreamsr.training.sample_grid import Column, blown_up, sample_grid
-from dreamsr.training.sanity import sanity_picture
+from dreamsr.training.results.places import WRITTEN, require_place
+from dreamsr.training.results.sample_grid import Column, blown_up, sample_grid
+from dreamsr.training.results.validation import (
+    MAX_LOW_PX,
+    Example,
+    Images,
+    Validator,
+    ValidRow,
+    counted,
+    degraded_example,
+)
 from dreamsr.training.start import Start, origin
 from dreamsr.training.train import train
-from dreamsr.training.validation import MAX_LOW_PX, Example, Images, Validator, ValidRow, counted, degraded_example
 from dreamsr.upscaling.upscaler import Upscaler
 from dreamsr.weights.file import FILE_NAME, load_weights
 from dreamsr.weights.resolve import local_file, resolve_weights
@@ -147,7 +155,7 @@ def _require_start(out: Path, *, resume: bool) -> None:
     found = next((name for name in (REPORT, GRID, FILE_NAME) if (out / name).exists()), None)
     if found is not None and not resume:
         raise OutputError(
-            f"{printable(out)}: holds {found} of a run already; go on with --resume or choose another --out"
+            f"{printable(out)}: holds {found} of a run already; go on with `resume` or choose another `out`"
         )
 
 
@@ -162,7 +170,7 @@ def _judges(held: HeldOut, config: TrainConfig) -> Judges:
 def _write_held_out(held: HeldOut, out: Path) -> Path:
     """The middles of the held-out pictures as files, numbered so that names may come from several folders."""
     folder = out / HELD_OUT
-    ensure_folder(folder, advice="choose another --out")
+    ensure_folder(folder, advice="choose another `out`")
     for number, one in enumerate(held.examples):
         name = f"{number:02d}-{Path(one.name).stem[:100]}.png"
         write_bytes_atomically(folder / name, encode_picture(Picture(one.truth), format="PNG"))
