@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from dreamsr.bench.timing.speed import Speed
 from dreamsr.bench.weights import WeightsMethod, weights_name
 from dreamsr.core.device import choose_compute
 from dreamsr.data.shrinking import Degradation, parse_degradation
+from dreamsr.disk import read_json
 from dreamsr.errors import ConfigError, UsageError, printable
 from dreamsr.measure.lpips import Perceptual
 from dreamsr.measure.machine import environment
@@ -314,7 +314,7 @@ def _run_settings(run: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return _flat(json.loads(path.read_text())["train"], "")
+        return _flat(read_json(path)["train"], "")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path}: not a training run's configuration ({error})") from None
 

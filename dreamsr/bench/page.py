@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,11 @@ from dreamsr.bench.benchmark import Report
 from dreamsr.bench.calibration import PUBLISHED, in_words
 from dreamsr.bench.dataset import Dataset
 from dreamsr.bench.plots import Plot
-from dreamsr.bench.report import Compared, number, plain
+from dreamsr.bench.report import Compared, number
 from dreamsr.bench.stats import Estimate
 from dreamsr.bench.sweep import Result, png_base64
 from dreamsr.bench.timing.speed import COLUMNS, SPEED_NOTE, cells
+from dreamsr.disk import json_text
 from dreamsr.html import encoded, template
 from dreamsr.measure.metrics import LPIPS_ALEX, METRICS, PSNR_Y, REPORTED, SSIM_Y, Metric
 
@@ -79,7 +79,7 @@ def page(report: Report, plots: Sequence[Plot]) -> bytes:
         natural=False,
         weights=_weights(data["weights"]),
         command_line=data["command_line"],
-        ablation=json.dumps(plain(data["ablation"]), indent=1) if data["ablation"] else "",
+        ablation=json_text(data["ablation"], indent=1) if data["ablation"] else "",
     )
     return encoded(text)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dreamsr.cli import console
+from dreamsr.disk import plain
 
 if TYPE_CHECKING:
     from dreamsr.bench.benchmark import Report
@@ -79,7 +80,7 @@ def write(report: Report, places: Places) -> None:
     from dreamsr.disk import ensure_folder, write_bytes_atomically
 
     if str(places.json) == "-":
-        console.say_json(texts.plain(report.data))
+        console.say_json(report.data)
     elif places.json is not None:
         write_bytes_atomically(places.json, texts.to_json(report.data))
     if places.csv is not None:
@@ -89,7 +90,7 @@ def write(report: Report, places: Places) -> None:
     from dreamsr.bench.page import page
     from dreamsr.bench.plots import plots as draw
 
-    figures = draw(texts.plain(report.data))
+    figures = draw(plain(report.data))
     if places.html is not None:
         write_bytes_atomically(places.html, page(report, figures))
     if places.plots is not None:

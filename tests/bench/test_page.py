@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from dreamsr.bench.benchmark import BenchRequest, Report, bench
-from dreamsr.bench.report import plain
+from dreamsr.disk import plain
 from tests.browser import CHROMIUM
 
 pytest.importorskip("matplotlib", reason="charts need matplotlib, the extra dreamsr[bench]")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from dreamsr.config import from_mapping, to_mapping
-from dreamsr.disk import ensure_folder, file_sha256, write_bytes_atomically
+from dreamsr.disk import ensure_folder, file_sha256, json_text, write_bytes_atomically
 from dreamsr.errors import OutputError, UsageError, printable
 from dreamsr.measure.machine import environment
 from dreamsr.pictures.picture import Picture
@@ -210,7 +209,7 @@ def _as_json(report: FinetuneReport, facts: Facts, tuned: Upscaler) -> str:
         "degradation": tuned.weights.facts["train"]["degradation"],
         "environment": environment(tuned.compute),
     }
-    return json.dumps(content, indent=2) + "\n"
+    return json_text(content, indent=2) + "\n"
 
 
 def _grid(judges: Judges, before: Mapping[Pictures, Images], after: Mapping[Pictures, Images]) -> bytes:
