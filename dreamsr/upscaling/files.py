@@ -21,7 +21,7 @@ from dreamsr.pictures.write import encode_picture
 from dreamsr.processes import Processes, joined
 from dreamsr.upscaling.compare import ComparePage, make_slider
 from dreamsr.upscaling.plan import Job, OnPlanning, Plan, Request, plan
-from dreamsr.upscaling.settings import OnProgress, Progress, Settings
+from dreamsr.upscaling.settings import OnChoice, OnProgress, Progress, Settings
 
 Status = Literal["planned", "done", "skipped", "failed"]
 
@@ -30,13 +30,20 @@ class Enlarger(Protocol):
     """What the batch needs of an `Upscaler`."""
 
     def enlarge_picture(
-        self, picture: Picture, height: int, width: int, settings: Settings, *, on_progress: OnProgress | None = None
+        self,
+        picture: Picture,
+        height: int,
+        width: int,
+        settings: Settings,
+        *,
+        on_progress: OnProgress | None = None,
+        on_choice: OnChoice | None = None,
     ) -> Picture: ...
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one input. Sizes in pixels, 0 where unknown."""
+    """What became of one input. Sizes in pixels, 0 where unknown; `weights` as they were chosen."""
 
     input: str
     output: str | None
@@ -48,6 +55,7 @@ class Outcome:
     height: int = 0
     format: str = ""
     seconds: float = 0.0
+    weights: str | None = None
     consistency_db: float | None = None
     notes: tuple[str, ...] = ()
 
@@ -291,10 +299,10 @@ class _Worker:
                 f"{picture.width}x{picture.height} now; enlarge it again"
             )
         _check_alpha(picture, job.format)
-        result = self._enlarged(picture, job)
+        result, weights = self._enlarged(picture, job)
         data = encode_picture(result, format=job.format, quality=self.options.quality, strip=self.options.strip)
         self._write(job, data)
-        return "done", self._facts(job, picture, result)
+        return "done", {"weights": weights, **self._facts(job, picture, result)}
 
     def _read(self, job: Job) -> Picture:
         source = self.request.data if job.source.is_stream else job.source.path
@@ -316,7 +324,8 @@ class _Worker:
             )
         return True
 
-    def _enlarged(self, picture: Picture, job: Job) -> Picture:
+    def _enlarged(self, picture: Picture, job: Job) -> tuple[Picture, str | None]:
+        """The result, and the weights it was made with."""
         if self.upscaler is None:
             try:
                 self.upscaler = self.make_upscaler()
@@ -327,7 +336,11 @@ class _Worker:
         def on_progress(progress: Progress) -> None:
             self.watcher.progressed(job, progress.fraction)
 
-        return self.upscaler.enlarge_picture(picture, job.height, job.width, self.settings, on_progress=on_progress)
+        chosen: list[str] = []
+        result = self.upscaler.enlarge_picture(
+            picture, job.height, job.width, self.settings, on_progress=on_progress, on_choice=chosen.append
+        )
+        return result, chosen[0] if chosen else None
 
     def _write(self, job: Job, data: bytes) -> None:
         if job.target is None:
