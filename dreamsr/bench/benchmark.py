@@ -37,7 +37,7 @@ OnNotice = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Request:
+class BenchRequest:
     """One benchmark in full; JSON values only, so that a report can be run again from itself.
 
     weights: NAME=REF or REF. steps: empty for what each of the weights recommends. seeds: how many, from
@@ -108,7 +108,7 @@ class Report:
 
 
 def bench(
-    request: Request,
+    request: BenchRequest,
     *,
     work: Path | None = None,
     fresh: bool = False,
@@ -142,7 +142,7 @@ def bench(
     return found
 
 
-def read_by(request: Request) -> Read:
+def read_by(request: BenchRequest) -> Read:
     """What a benchmark reads, which none of its results may replace."""
     references = [weights_name(reference)[1] for reference in (*request.weights, *request.ablation)]
     folders = (*request.data, *request.low, *(folder for _, folder in request.outputs))
@@ -163,7 +163,7 @@ def threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _datasets(request: Request) -> list[Dataset]:
+def _datasets(request: BenchRequest) -> list[Dataset]:
     return open_datasets(
         [Path(folder) for folder in request.data],
         [Path(folder) for folder in request.low],
@@ -175,7 +175,7 @@ def _datasets(request: Request) -> list[Dataset]:
     )
 
 
-def _methods(request: Request, on_notice: OnNotice) -> tuple[list[Method], list[tuple[str, str]]]:
+def _methods(request: BenchRequest, on_notice: OnNotice) -> tuple[list[Method], list[tuple[str, str]]]:
     """The competitors in the order of the tables, and the pairs whose difference is of interest."""
     references = [*request.weights, *request.ablation]
     if not references and not request.outputs and not request.commands:
@@ -192,13 +192,13 @@ def _methods(request: Request, on_notice: OnNotice) -> tuple[list[Method], list[
     return methods, _pairs(request, [m.name for m in models], [m.name for m in others])
 
 
-def _pairs(request: Request, models: Sequence[str], others: Sequence[str]) -> list[tuple[str, str]]:
+def _pairs(request: BenchRequest, models: Sequence[str], others: Sequence[str]) -> list[tuple[str, str]]:
     pairs = [(models[-2], models[-1])] if request.ablation else []
     pairs += [(model, models[0]) for model in models[1:] if (models[0], model) not in pairs]
     return pairs + [(model, other) for model in models for other in ("bicubic", *others)]
 
 
-def _weights(request: Request, name: str, reference: str, on_notice: OnNotice) -> WeightsMethod:
+def _weights(request: BenchRequest, name: str, reference: str, on_notice: OnNotice) -> WeightsMethod:
     return WeightsMethod(
         name,
         reference,
@@ -215,7 +215,7 @@ def _weights(request: Request, name: str, reference: str, on_notice: OnNotice) -
 
 
 def _report(
-    request: Request,
+    request: BenchRequest,
     command_line: str,
     sweep: Sweep,
     pairs: Sequence[tuple[str, str]],

@@ -136,10 +136,10 @@ def bench(
     if check_file is not None:
         _check(check_file, work, places, run_commands=run_commands, quiet=quiet)
         return
-    from dreamsr.bench.benchmark import Request, read_by
+    from dreamsr.bench.benchmark import BenchRequest, read_by
     from dreamsr.bench.benchmark import bench as bench_task
 
-    request = Request(
+    request = BenchRequest(
         data=tuple(str(folder.resolve()) for folder in data or ()),
         low=tuple(str(folder.resolve()) for folder in low or ()),
         weights=tuple(_absolute(name) for part in weights or () for name in part.split(",") if name),

@@ -15,7 +15,7 @@ from dreamsr.errors import UsageError
 if TYPE_CHECKING:
     from dreamsr.cli.upscale_view import UpscaleReport
     from dreamsr.outputs import IfExists
-    from dreamsr.upscaling.plan import Request
+    from dreamsr.upscaling.plan import UpscaleRequest
     from dreamsr.upscaling.sizes import Size
     from dreamsr.upscaling.upscaler import Upscaler
 
@@ -182,7 +182,7 @@ Tile = Annotated[
     str,
     typer.Option(
         metavar="PX",
-        help="Side of a tile in pixels of the input, or auto for what fits the free memory.",
+        help="Side of a tile in pixels of the input, or auto for what fits the machine's memory.",
         rich_help_panel=MACHINE,
     ),
 ]
@@ -259,7 +259,7 @@ def upscale(
     from dreamsr.cli.upscale_view import UpscaleReport, checked_kind
     from dreamsr.pictures.read import DEFAULT_MAX_PIXELS
     from dreamsr.upscaling.files import Options, upscale_files
-    from dreamsr.upscaling.plan import Request
+    from dreamsr.upscaling.plan import UpscaleRequest
     from dreamsr.upscaling.settings import Settings
     from dreamsr.weights.registry import candidates
 
@@ -268,7 +268,7 @@ def upscale(
     settings = Settings(steps=steps, seed=seed, fidelity=fidelity, tile_px=_tile(tile), match=match)
     policy, limit = cast("IfExists", if_exists), DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
     data = _standard_input(inputs)
-    request = Request(inputs, size, output, format, recursive, policy, limit, data)
+    request = UpscaleRequest(inputs, size, output, format, recursive, policy, limit, data)
     number_format = checked_precision(precision)
     if quality is not None and not 1 <= quality <= 100:
         raise UsageError(f"--quality is {quality}, but it must be 1 to 100")
@@ -326,7 +326,7 @@ def _standard_input(inputs: list[str]) -> bytes:
     return sys.stdin.buffer.read(STDIN_LIMIT_BYTES)
 
 
-def _check_streams(request: Request, *, as_json: bool) -> None:
+def _check_streams(request: UpscaleRequest, *, as_json: bool) -> None:
     to_stdout = request.output == "-" or (request.output is None and "-" in request.inputs)
     if to_stdout and as_json:
         raise UsageError("--json and the picture cannot both go to standard output; give -o FILE")

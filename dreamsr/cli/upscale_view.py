@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-    from dreamsr.upscaling.files import Outcome, Status, Summary
+    from dreamsr.upscaling.files import Counts, Outcome, Status
     from dreamsr.upscaling.plan import Job
 
 NAME_CHARS = 40
@@ -105,7 +105,7 @@ class UpscaleReport:
             if not self.quiet:
                 console.warn(f"{outcome.input}: {text}")
 
-    def summarize(self, summary: Summary) -> None:
+    def summarize(self, summary: Counts) -> None:
         """One line on everything, where there was more than one file."""
         if self.quiet or summary.total() < 2:
             return

@@ -19,7 +19,7 @@ from dreamsr.core.backbones.blocks import pad_to_multiple
 
 RESIDUAL_GAIN = 4.0
 """The difference between a guess and y is small; so multiplied it is of the order of the guess."""
-Scores = Sequence[Tensor]
+PatchScores = Sequence[Tensor]
 """One map [B,1,h,w] per scale; higher looks truer."""
 
 
@@ -83,14 +83,14 @@ class FeatureDiscriminator(Discriminator):
         return self.encode(x)
 
 
-def scores_for_the_net(discriminator: Discriminator, x: Tensor, y: Tensor) -> Scores:
+def scores_for_the_net(discriminator: Discriminator, x: Tensor, y: Tensor) -> PatchScores:
     """The scores, with gradient to x but none to the discriminator."""
     frozen = {name: parameter.detach() for name, parameter in discriminator.named_parameters()}
-    scores: Scores = functional_call(discriminator, frozen, (x, y))
+    scores: PatchScores = functional_call(discriminator, frozen, (x, y))
     return scores
 
 
-def pairing_loss(ahead: Scores, behind: Scores) -> Tensor:
+def pairing_loss(ahead: PatchScores, behind: PatchScores) -> Tensor:
     """softplus(behind - ahead), averaged over places and scales, [B]: small where `ahead` looks truer, log 2 if equal.
 
     The discriminator wants the truth ahead of the guess, the net wants the reverse.

@@ -1,16 +1,17 @@
 """A large image in overlapping tiles, blended by weights that sum to one everywhere.
 
 Neighbouring tiles share `overlap_px` pixels. The outer part of that band is computed for context only and
-thrown away; in its middle one tile fades into the next. Results leave as finished strips, so memory holds
-two rows of tiles and not the image.
+thrown away; in its middle one tile fades into the next. Results leave as finished patches, so memory holds
+the lower edges of one row of tiles and not the image.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -82,39 +83,54 @@ def fade(window: Window, size: int, scale: Fraction | int, *, ramp: int = FADE_P
 
 
 @dataclass(frozen=True)
-class Strip:
-    """Finished rows of the large image: pixels [3,n,W] float32 from row `top` on."""
+class Tile:
+    """One tile: its rows and columns of the small image."""
+
+    rows: Window
+    columns: Window
+
+
+def tiles(height: int, width: int, *, scale: Fraction | int, tile: int) -> Iterator[Tile]:
+    """The tiles of a height x width image, row by row; both sides times `scale` must be whole."""
+    align = align_px(scale)
+    columns = windows(width, tile, align=align)
+    for row in windows(height, tile, align=align):
+        for column in columns:
+            yield Tile(row, column)
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A finished part of the large image: pixels [3,n,m] float32, its upper left corner at row `top`, column `left`."""
 
     top: int
+    left: int
     pixels: Tensor
 
 
-WindowWork = Callable[[Window, Window], Tensor]
-"""(rows, columns) of the small image -> [3, scale*rows, scale*columns] of the large one."""
+def blend(results: Iterable[tuple[Tile, Tensor]], height: int, width: int, *, scale: Fraction | int) -> Iterator[Patch]:
+    """Results [3, scale*rows, scale*columns] of all `tiles`, in their order -> patches without gap, in that order.
 
-
-def blend(height: int, width: int, *, scale: Fraction | int, tile: int, compute: WindowWork) -> Iterator[Strip]:
-    """Run `compute` over all tiles of a height x width image, row by row, and yield finished strips downward.
-
-    height * scale and width * scale must be whole.
+    Each patch leaves as soon as its own tile has come.
     """
-    align = align_px(scale)
-    columns = windows(width, tile, align=align)
-    waiting: Tensor | None = None  # the lower end of the rows above, already weighted
-    for row in windows(height, tile, align=align):
-        band = _blend_row(row, columns, width, scale, compute)
-        band = band * fade(row, height, scale)[None, :, None]
-        if waiting is not None:
-            band[:, : waiting.shape[1]] += waiting
-        ready = int(scale * (row.size if row.stop == height else row.size - overlap_px(align)))
-        waiting = band[:, ready:].clone()
-        yield Strip(row.enlarged(scale).start, band[:, :ready])
-
-
-def _blend_row(row: Window, columns: list[Window], width: int, scale: Fraction | int, compute: WindowWork) -> Tensor:
-    """One row of tiles, blended sideways only: [3, scale*row.size, scale*width]."""
-    band = torch.zeros(3, row.enlarged(scale).size, int(scale * width))
-    for column in columns:
-        place = column.enlarged(scale)
-        band[:, :, place.start : place.stop] += compute(row, column) * fade(column, width, scale)
-    return band
+    overlap = int(scale * overlap_px(align_px(scale)))
+    above: Tensor | None = None  # the lower edges of the row of tiles above, faded
+    for row, tiles_of_row in groupby(results, key=lambda result: result[0].rows):
+        tall = row.enlarged(scale).size
+        ready_down = tall if row.stop == height else tall - overlap
+        below = torch.empty(3, tall - ready_down, int(scale * width))
+        beside: Tensor | None = None  # the right edge of the tile to the left, faded
+        rows_fade = fade(row, height, scale)[:, None]
+        for tile, pixels in tiles_of_row:
+            place = tile.columns.enlarged(scale)
+            faded = pixels * (rows_fade * fade(tile.columns, width, scale))  # [3,scale*rows,scale*columns]
+            ready = place.size if tile.columns.stop == width else place.size - overlap
+            columns = slice(place.start, place.start + ready)
+            if beside is not None:
+                faded[..., :overlap] += beside
+            beside = faded[..., ready:]
+            if above is not None:
+                faded[:, :overlap, :ready] += above[..., columns]
+            below[..., columns] = faded[:, ready_down:, :ready]
+            yield Patch(row.enlarged(scale).start, place.start, faded[:, :ready_down, :ready])
+        above = below

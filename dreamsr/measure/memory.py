@@ -1,7 +1,8 @@
-"""How large a tile may be, from the memory that is free now, and what running out of it looks like."""
+"""How large a tile may be, from the memory that is built in, and what running out of it looks like."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -9,11 +10,12 @@ import torch
 
 from dreamsr.errors import DeviceError
 
+CPU = torch.device("cpu")
 BYTES_PER_LARGE_PX = 420
 """Working memory of one denoising step per px of the large image; twice what the default net was measured to take."""
 GPU_TILES_PX = (512, 256, 128, 96)
 CPU_TILES_PX = (288, 192, 128, 96)
-"""Few sizes, far apart: the same machine chooses the same one tomorrow, and so gives the same bytes.
+"""Few sizes, far apart: machines of about the same memory choose the same one, and so give the same bytes.
 
 On a CPU larger tiles fall out of its caches: 512 px took 1.4 times as long as 288 px for the same picture.
 """
@@ -27,29 +29,33 @@ def free_bytes(device: torch.device) -> int:
     """Memory that a computation on `device` can still take, in bytes; in a container, of the container."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return min(int(psutil.virtual_memory().available), *_free_in_container())
+    left = [max(0, limit - used) for limit, used in _container_limits()]
+    return min([int(psutil.virtual_memory().available), *left])
 
 
-def total_bytes() -> int:
-    """Memory built into this machine, in bytes."""
-    return int(psutil.virtual_memory().total)
+def total_bytes(device: torch.device = CPU) -> int:
+    """Memory built into `device`, in bytes; in a container, what the container may take."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return min([int(psutil.virtual_memory().total), *(limit for limit, _ in _container_limits())])
 
 
-def _free_in_container() -> list[int]:
-    """What each memory limit of a container leaves; a huge number where there is none."""
-    free = [1 << 62]
+def _container_limits() -> Iterator[tuple[int, int]]:
+    """Each memory limit of a container, and how much of it is in use."""
     for limit, used in CGROUP_LIMITS:
         try:
-            free.append(max(0, int(limit.read_text()) - int(used.read_text())))
+            yield int(limit.read_text()), int(used.read_text())
         except (OSError, ValueError):  # no such limit, or "max"
             continue
-    return free
 
 
 def automatic_tile_px(device: torch.device, *, scale: int) -> int:
-    """The largest of the device's sides, in px of the small image, that fits a quarter of the free memory."""
+    """The largest of the device's sides, in px of the small image, that fits a quarter of its memory.
+
+    Of what is built in, not of what is free: the same picture has the same tiles, whatever else runs.
+    """
     sides = CPU_TILES_PX if device.type == "cpu" else GPU_TILES_PX
-    room = free_bytes(device) // 4
+    room = total_bytes(device) // 4
     fitting = [side for side in sides if side**2 * scale**2 * BYTES_PER_LARGE_PX <= room]
     return fitting[0] if fitting else sides[-1]
 

@@ -88,7 +88,7 @@ class FinishConfig:
         return judged or (self.compares_features and self.features == "encoder")
 
 
-Stage = Literal["base", "plain", "dream", "finish"]
+StageName = Literal["base", "plain", "dream", "finish"]
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ class TrainConfig:
         """The optimizer step, counted from 0, with which finishing begins; `max_steps` where there is none."""
         return self.max_steps - self.finish.steps
 
-    def stage(self, step: int) -> Stage:
+    def stage(self, step: int) -> StageName:
         """What optimizer step `step`, counted from 0, trains: the base alone, the denoiser with DREAM or plainly, or
         its own rollouts."""
         if step < self.base_steps:

@@ -20,7 +20,7 @@ from dreamsr.pictures.read import is_complete_picture, probe_picture, read_pictu
 from dreamsr.pictures.write import encode_picture
 from dreamsr.processes import Processes, joined
 from dreamsr.upscaling.compare import ComparePage, make_slider
-from dreamsr.upscaling.plan import Job, OnPlanning, Plan, Request, plan
+from dreamsr.upscaling.plan import Job, OnPlanning, UpscalePlan, UpscaleRequest, plan
 from dreamsr.upscaling.settings import OnChoice, OnProgress, Progress, Settings
 
 Status = Literal["planned", "done", "skipped", "failed"]
@@ -98,7 +98,7 @@ class _Keeper:
 
 @dataclass(frozen=True)
 class Options:
-    """How to work and write, as opposed to what (`Request`) and how to enlarge (`Settings`)."""
+    """How to work and write, as opposed to what (`UpscaleRequest`) and how to enlarge (`Settings`)."""
 
     quality: int | None = None
     strip: bool = False
@@ -108,12 +108,12 @@ class Options:
     accept_damaged: bool = False
 
 
-Summary = Counter[Status]
+Counts = Counter[Status]
 """How many files ended how, over all processes; complete in rank 0 only."""
 
 
 def upscale_files(
-    request: Request,
+    request: UpscaleRequest,
     settings: Settings,
     options: Options,
     *,
@@ -121,7 +121,7 @@ def upscale_files(
     watcher: Watcher,
     write_stream: Callable[[bytes], None],
     on_planning: OnPlanning | None = None,
-) -> Summary:
+) -> Counts:
     """Plan, then enlarge this process's share of the files. The weights are loaded when the first file needs them.
 
     Failures of single files are reported, not raised. Raises UsageError and OutputError from planning, and
@@ -130,7 +130,7 @@ def upscale_files(
     with joined() as processes:
         planned = _shared_plan(request, options, processes, on_planning)
         if planned is None:
-            return Summary()
+            return Counts()
         keeper = _Keeper()
         watcher = watcher if processes.is_rank_0 else keeper
         jobs = planned.jobs[processes.rank :: processes.world_size]
@@ -150,10 +150,10 @@ def upscale_files(
 
 
 def _shared_plan(
-    request: Request, options: Options, processes: Processes, on_planning: OnPlanning | None
-) -> Plan | None:
+    request: UpscaleRequest, options: Options, processes: Processes, on_planning: OnPlanning | None
+) -> UpscalePlan | None:
     """Rank 0's plan in every process; None in those that have nothing to do because rank 0 raised."""
-    planned: Plan | None = None
+    planned: UpscalePlan | None = None
     try:
         if processes.is_rank_0:
             planned = _placed(plan(request, page=options.compare, on_planning=on_planning), request)
@@ -164,7 +164,7 @@ def _shared_plan(
     return planned
 
 
-def _placed(planned: Plan, request: Request) -> Plan:
+def _placed(planned: UpscalePlan, request: UpscaleRequest) -> UpscalePlan:
     """The plan without results that no place can take, which become problems of their inputs."""
     jobs, problems = [], list(planned.problems)
     for job in planned.jobs:
@@ -176,13 +176,13 @@ def _placed(planned: Plan, request: Request) -> Plan:
     return replace(planned, jobs=jobs, problems=problems)
 
 
-def _require_place(job: Job, request: Request) -> None:
+def _require_place(job: Job, request: UpscaleRequest) -> None:
     """Raises OutputError where the output cannot be written; one that may be skipped need not be."""
     if job.target is not None and not (request.if_exists == "skip" and is_file(job.target)):
         require_place(job.target, "`output`" if request.output else "the result")
 
 
-def _prepare_folders(planned: Plan) -> None:
+def _prepare_folders(planned: UpscalePlan) -> None:
     """Make the output folders and clear what killed runs left in them. Raises OutputError."""
     folders = {job.target.parent for job in planned.jobs if job.target is not None}
     for folder in sorted(folders | ({planned.page.parent} if planned.page is not None else set())):
@@ -194,7 +194,7 @@ def _prepare_folders(planned: Plan) -> None:
         remove_stale_temps(folder)
 
 
-def _page(planned: Plan, request: Request, processes: Processes) -> ComparePage | None:
+def _page(planned: UpscalePlan, request: UpscaleRequest, processes: Processes) -> ComparePage | None:
     """The compare page, if there is to be one; in processes other than rank 0 their part of it."""
     if planned.page is None:
         return None
@@ -207,7 +207,7 @@ Part = tuple[list[Outcome], Path | None, DreamsrError | None]
 """What one process brings home: what became of its files, its part of the compare page, and what stopped it."""
 
 
-def _combined(parts: list[Part], worker: _Worker) -> Summary:
+def _combined(parts: list[Part], worker: _Worker) -> Counts:
     """In rank 0: show what the others did, complete the compare page, and raise what stopped any of them."""
     for outcomes, _, _ in parts:
         for outcome in outcomes:
@@ -220,7 +220,7 @@ def _combined(parts: list[Part], worker: _Worker) -> Summary:
             raise fatal
     if worker.page is not None and parts:
         worker.page.finish()
-    return worker.summary if parts else Summary()  # rank 0 has counted this process's files
+    return worker.summary if parts else Counts()  # rank 0 has counted this process's files
 
 
 class _Worker:
@@ -228,7 +228,7 @@ class _Worker:
 
     def __init__(
         self,
-        request: Request,
+        request: UpscaleRequest,
         settings: Settings,
         options: Options,
         make_upscaler: Callable[[], Enlarger],
@@ -240,7 +240,7 @@ class _Worker:
         self.make_upscaler, self.watcher, self.write_stream = make_upscaler, watcher, write_stream
         self.upscaler: Enlarger | None = None
         self.fatal: DreamsrError | None = None
-        self.summary: Summary = Counter()
+        self.summary: Counts = Counter()
 
     def tell_problems(self, problems: Sequence[Problem]) -> None:
         """Inputs that could not even be planned have failed."""

@@ -15,7 +15,7 @@ from dreamsr.outputs import free_name
 from dreamsr.pictures.folders import ENDINGS, STREAM, Source, existing_folder, exists, identity, is_folder
 from dreamsr.pictures.picture import FORMATS, format_for
 
-Place = Literal["beside", "folder", "file", "template", "stream"]
+PlaceKind = Literal["beside", "folder", "file", "template", "stream"]
 FIELD = re.compile(r"\{([^{}]*)\}")
 FIELDS = ("stem", "ext", "scale", "width", "height", "folder", "tree")
 FORMAT_NAMES = {"jpg": "JPEG", "tif": "TIFF"} | {name.lower(): name for name in FORMATS}
@@ -25,7 +25,7 @@ FORMAT_NAMES = {"jpg": "JPEG", "tif": "TIFF"} | {name.lower(): name for name in 
 class Destination:
     """What `output` means. `text` is a path or a template, empty beside the input; a template may lie in `folder`."""
 
-    place: Place
+    place: PlaceKind
     text: str = ""
     folder: str = ""
 

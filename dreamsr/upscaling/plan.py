@@ -31,7 +31,7 @@ PAGE_ENDINGS = (".html", ".htm")
 
 
 @dataclass(frozen=True)
-class Request:
+class UpscaleRequest:
     """What a command line asks for, as typed. `data` is what standard input held, where it is an input."""
 
     inputs: Sequence[str]
@@ -69,7 +69,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Plan:
+class UpscalePlan:
     """What will be done, what cannot be, and what a user may wonder about. `page` is where a compare page goes."""
 
     jobs: list[Job]
@@ -78,7 +78,7 @@ class Plan:
     page: Path | None = None
 
 
-def plan(request: Request, *, page: Path | None = None, on_planning: OnPlanning | None = None) -> Plan:
+def plan(request: UpscaleRequest, *, page: Path | None = None, on_planning: OnPlanning | None = None) -> UpscalePlan:
     """Probe every input and settle every output name, that of a compare `page` too.
 
     Raises UsageError for an impossible request; OutputError where an output would replace an input, or exists
@@ -115,11 +115,11 @@ def plan(request: Request, *, page: Path | None = None, on_planning: OnPlanning 
     left_out = {source.path for source in sources if source.named} - {job.source.path for job in jobs}
     unusable = [path for path in left_out if str(path) in {problem.name for problem in problems}]
     jobs = _settled(jobs, unusable, request.if_exists)
-    planned = Plan(jobs, problems, notes + results)
+    planned = UpscalePlan(jobs, problems, notes + results)
     return planned if page is None else _with_page(planned, page, sources, request.if_exists)
 
 
-def _with_page(planned: Plan, page: Path, sources: Sequence[Source], policy: IfExists) -> Plan:
+def _with_page(planned: UpscalePlan, page: Path, sources: Sequence[Source], policy: IfExists) -> UpscalePlan:
     """The plan with the page, or with a note that it stays as it is. Raises OutputError."""
     (output,) = plan_outputs(
         [Output("compare", page, PAGE_ENDINGS)],
@@ -157,7 +157,7 @@ def _is_within(source: Source, output: str) -> bool:
     return any(identity(folder) == output for folder in parents[: len(source.tree.parts)])
 
 
-def _probe(source: Source, request: Request) -> PictureInfo:
+def _probe(source: Source, request: UpscaleRequest) -> PictureInfo:
     if not source.is_stream and is_device(source.path):
         raise ImageError(f"{source.label} is a pipe or a device, not a file; give - and send it to standard input")
     return probe_picture(request.data if source.is_stream else source.path, max_pixels=request.max_pixels)

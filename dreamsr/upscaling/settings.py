@@ -17,8 +17,8 @@ class Settings:
 
     steps: denoising steps, None for what the weights recommend. seed: of the noise; same seed, same bytes on the
     CPU. fidelity: 0 is most texture, 1 is the first step's estimate alone, the most faithful. stochasticity: 0
-    deterministic to 1 ancestral. tile_px: side of a tile in px of the small image, None for what fits the free
-    memory. match: hold the low frequencies of the result to those of the input. Raises UsageError.
+    deterministic to 1 ancestral. tile_px: side of a tile in px of the small image, None for what fits the
+    machine's memory. match: hold the low frequencies of the result to those of the input. Raises UsageError.
     """
 
     steps: int | None = None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -17,9 +18,10 @@ from dreamsr.core.device import choose_compute
 from dreamsr.core.noise import NoiseField
 from dreamsr.core.pixels import Pixels
 from dreamsr.core.samplers import restore
-from dreamsr.core.tiles import Window, align_px, blend, smallest_tile_px, windows
+from dreamsr.core.tiles import Tile, Window, align_px, blend, smallest_tile_px, tiles
 from dreamsr.errors import DeviceError
 from dreamsr.measure.memory import is_out_of_memory
+from dreamsr.upscaling.flat import evenness, flattened, is_flat
 from dreamsr.upscaling.settings import OnProgress, Progress, Settings
 from dreamsr.upscaling.sizes import Pass, whole_px
 
@@ -42,11 +44,9 @@ class Counter:
 
 def evaluations(one: Pass, steps: int, tile: int) -> int:
     """How often a pass of so many steps asks its net, in tiles of at most `tile` px."""
-    align = align_px(one.scale)
-    tile = max(tile, smallest_tile_px(align))
+    tile = max(tile, smallest_tile_px(align_px(one.scale)))
     height, width = (whole_px(size, one.scale) for size in (one.height, one.width))
-    count = len(windows(height, tile, align=align)) * len(windows(width, tile, align=align))
-    return count * (steps + 1)
+    return sum(steps + 1 for _ in tiles(height, width, scale=one.scale, tile=tile))
 
 
 @dataclass(frozen=True)
@@ -66,16 +66,22 @@ class TiledRun:
     on_evaluation: Callable[[], None] = lambda: None
 
     def __call__(self, image: Pixels) -> Pixels:
-        """[h,w,C] -> [ceil(s*h),ceil(s*w),C], C 1 or 3; again with half the tile where memory runs out.
+        """[h,w,C] -> [ceil(s*h),ceil(s*w),C], C 1 or 3. Raises DeviceError."""
+        return np.concatenate(list(self.strips(image)))
 
-        Raises DeviceError.
-        """
+    def strips(self, image: Pixels) -> Iterator[Pixels]:
+        """The same, row of tiles by row of tiles, downward; goes on with half the tile where memory runs out."""
         padded, smallest = _padded(image, self.scale), smallest_tile_px(align_px(self.scale))
         run = replace(self, tile=min(max(self.tile, smallest), max(smallest, *padded.shape[:2])))
         tall, wide = (math.ceil(size * self.scale) for size in image.shape[:2])
+        done = 0  # rows that have left
         while True:
             try:
-                return run._over(padded, tall, wide)
+                for top, strip in run._over(padded, tall, wide):
+                    if top + len(strip) > done:
+                        yield strip[max(0, done - top) :]
+                        done = top + len(strip)
+                return
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -88,23 +94,35 @@ class TiledRun:
             if self.denoiser.compute.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _over(self, image: Pixels, tall: int, wide: int) -> Pixels:
-        """An image [h,w,C] of a size that enlarges to whole pixels -> the first tall x wide px of the large one."""
+    def _over(self, image: Pixels, tall: int, wide: int) -> Iterator[tuple[int, Pixels]]:
+        """An image [h,w,C] that enlarges to whole pixels -> the first tall x wide px of the large one, in strips.
+
+        Each comes with the row that it begins at.
+        """
         height, width, channels = image.shape
-        result = np.empty((tall, wide, channels), dtype=image.dtype)
         field = NoiseField(self.seed)
+        places = tiles(height, width, scale=self.scale, tile=self.tile)
+        results = ((tile, self._result(tile, image, field)) for tile in places)
+        patches = blend(results, height, width, scale=self.scale)
+        for top, patches_of_row in groupby(patches, key=lambda patch: patch.top):
+            parts = []
+            for patch in patches_of_row:
+                inside = patch.pixels[:, : tall - top, : wide - patch.left]
+                # A grey picture has no hue to weigh: the mean of the channels, not their luminance.
+                pixels = inside if channels == 3 else inside.mean(dim=0, keepdim=True)
+                parts.append(px.from_tensor(pixels, image.dtype.type))
+            yield top, np.concatenate(parts, axis=1)
 
-        def compute(rows: Window, columns: Window) -> Tensor:
-            window = px.to_tensor(image[rows.start : rows.stop, columns.start : columns.stop])
-            return self._finite_tile(window.expand(3, -1, -1), rows, columns, field)
-
-        for strip in blend(height, width, scale=self.scale, tile=self.tile, compute=compute):
-            place = result[strip.top : strip.top + strip.pixels.shape[1]]
-            inside = strip.pixels[:, : place.shape[0], :wide]
-            # A grey picture has no hue to weigh: the mean of the channels, not their luminance.
-            pixels = inside if channels == 3 else inside.mean(dim=0, keepdim=True)
-            place[:] = px.from_tensor(pixels, image.dtype.type)
-        return result
+    def _result(self, tile: Tile, image: Pixels, field: NoiseField) -> Tensor:
+        """What becomes of one tile, [3,s*h,s*w]; where it is flat as it is, without the net."""
+        rows, columns = (slice(window.start, window.stop) for window in (tile.rows, tile.columns))
+        low = px.to_tensor(image[rows, columns]).expand(3, -1, -1)  # [3,h,w]
+        even = evenness(image, rows, columns)
+        if is_flat(even):
+            for _ in range(self.steps + 1):
+                self.on_evaluation()
+            return low[:, :1, :1].expand(3, *(window.enlarged(self.scale).size for window in (tile.rows, tile.columns)))
+        return flattened(self._finite_tile(low, tile.rows, tile.columns, field), low, even)
 
     def _finite_tile(self, low: Tensor, rows: Window, columns: Window, field: NoiseField) -> Tensor:
         """What is not finite is computed again in float32, and never returned."""

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -186,8 +185,6 @@ class Upscaler:
         if on_choice is not None:
             on_choice(", then ".join(dict.fromkeys(net.name for net in nets)))
         runs = self._runs(passes, nets, settings, on_progress)
-        if (pixels == pixels[:1, :1]).all():
-            return np.broadcast_to(pixels[:1, :1], (height, width, pixels.shape[2])).copy()  # one flat colour
         fitted = len(passes) > 1 and not continuous  # resized before the last net, not after it
         image: Pixels = pixels
         for number, (one, run) in enumerate(zip(passes, runs, strict=True)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from fractions import Fraction
 
 import pytest
@@ -13,12 +14,15 @@ from hypothesis import strategies as st
 from dreamsr.core.tiles import (
     ALIGN_PX,
     OVERLAP_PX,
+    Patch,
+    Tile,
     Window,
     align_px,
     blend,
     fade,
     overlap_px,
     smallest_tile_px,
+    tiles,
     windows,
 )
 from dreamsr.upscaling.settings import SMALLEST_TILE_PX
@@ -29,6 +33,25 @@ SMALLEST = 2 * OVERLAP_PX + ALIGN_PX
 
 def test_the_smallest_tile_that_users_may_ask_for() -> None:
     assert SMALLEST_TILE_PX == SMALLEST
+
+
+def part(whole: torch.Tensor, tile: Tile, scale: Fraction | int) -> torch.Tensor:
+    """What an exact net would make of one tile of an image whose large version is `whole`."""
+    tall, wide = tile.rows.enlarged(scale), tile.columns.enlarged(scale)
+    return whole[:, tall.start : tall.stop, wide.start : wide.stop]
+
+
+def put_together(patches: list[Patch], shape: torch.Size) -> torch.Tensor:
+    """The image that the patches make; every pixel is of exactly one of them, and those to the right come later."""
+    image, times = torch.zeros(shape), torch.zeros(shape[1:], dtype=torch.int64)
+    for patch in patches:
+        place = (slice(patch.top, patch.top + patch.pixels.shape[1]),)
+        place += (slice(patch.left, patch.left + patch.pixels.shape[2]),)
+        image[:, *place] = patch.pixels
+        times[place] += 1
+    assert (times == 1).all()  # no gap, no overlap
+    assert [(patch.top, patch.left) for patch in patches] == sorted((patch.top, patch.left) for patch in patches)
+    return image
 
 
 @given(size=st.integers(1, 20_000), tile=st.integers(SMALLEST, 600))
@@ -43,6 +66,20 @@ def test_windows_cover_everything_and_overlap(size: int, tile: int) -> None:
     for before, after in itertools.pairwise(found):
         assert before.stop - after.start == OVERLAP_PX
         assert after.stop > before.stop
+
+
+def test_a_patch_leaves_as_soon_as_its_tile_has_come() -> None:
+    computed: list[Tile] = []
+
+    def results() -> Iterator[tuple[Tile, torch.Tensor]]:
+        for tile in tiles(300, 157, scale=1, tile=SMALLEST):
+            computed.append(tile)
+            yield tile, torch.zeros(3, tile.rows.size, tile.columns.size)
+
+    for number, patch in enumerate(blend(results(), 300, 157, scale=1), 1):
+        assert len(computed) == number
+        assert (patch.top, patch.left) == (computed[-1].rows.start, computed[-1].columns.start)
+    assert len(computed) > 9
 
 
 def test_tiles_too_small_to_overlap_are_refused() -> None:
@@ -64,14 +101,9 @@ def test_weights_sum_to_one(size: int, scale: int) -> None:
 def test_identity_gives_the_untiled_result(height: int, width: int, scale: int) -> None:
     whole = torch.rand(3, scale * height, scale * width, generator=torch.Generator().manual_seed(0))
 
-    def compute(rows: Window, columns: Window) -> torch.Tensor:
-        return whole[:, scale * rows.start : scale * rows.stop, scale * columns.start : scale * columns.stop]
-
-    strips = list(blend(height, width, scale=scale, tile=SMALLEST, compute=compute))
-    assert [strip.top for strip in strips] == [
-        sum(s.pixels.shape[1] for s in strips[:i]) for i in range(len(strips))
-    ]  # no gap, no overlap
-    torch.testing.assert_close(torch.cat([s.pixels for s in strips], dim=1), whole, rtol=0, atol=1e-6)
+    places = tiles(height, width, scale=scale, tile=SMALLEST)
+    patches = list(blend(((tile, part(whole, tile, scale)) for tile in places), height, width, scale=scale))
+    torch.testing.assert_close(put_together(patches, whole.shape), whole, rtol=0, atol=1e-6)
 
 
 # Factors between whole numbers
@@ -125,10 +157,6 @@ def test_identity_gives_the_untiled_result_between_whole_factors(height: int, wi
     size = (int(scale * height), int(scale * width))
     whole = torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
 
-    def compute(rows: Window, columns: Window) -> torch.Tensor:
-        tall, wide = rows.enlarged(scale), columns.enlarged(scale)
-        return whole[:, tall.start : tall.stop, wide.start : wide.stop]
-
-    strips = list(blend(height, width, scale=scale, tile=120, compute=compute))
-    assert [strip.top for strip in strips] == [sum(s.pixels.shape[1] for s in strips[:i]) for i in range(len(strips))]
-    torch.testing.assert_close(torch.cat([s.pixels for s in strips], dim=1), whole, rtol=0, atol=1e-6)
+    places = tiles(height, width, scale=scale, tile=120)
+    patches = list(blend(((tile, part(whole, tile, scale)) for tile in places), height, width, scale=scale))
+    torch.testing.assert_close(put_together(patches, whole.shape), whole, rtol=0, atol=1e-6)

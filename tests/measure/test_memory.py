@@ -1,4 +1,4 @@
-"""Tile sizes follow free memory, also inside containers."""
+"""Tile sizes follow the memory that is built in, also inside containers, and nothing else."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ def test_free_memory_is_plausible() -> None:
     assert 10_000_000 < memory.free_bytes(CPU) <= memory.total_bytes()
 
 
-@pytest.mark.parametrize(("free", "expected"), [(64e9, 288), (8e9, 288), (2e9, 192), (5e8, 128), (1e8, 96), (0, 96)])
-def test_tiles_shrink_with_free_memory(monkeypatch: pytest.MonkeyPatch, free: float, expected: int) -> None:
-    monkeypatch.setattr(memory, "free_bytes", lambda _: int(free))
-    assert memory.automatic_tile_px(CPU, scale=4) == expected
+@pytest.mark.parametrize(("total", "expected"), [(64e9, 288), (8e9, 288), (2e9, 192), (5e8, 128), (1e8, 96), (0, 96)])
+def test_tiles_shrink_with_the_memory_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch, total: float, expected: int
+) -> None:
+    monkeypatch.setattr(memory, "total_bytes", lambda _: int(total))
+    for free in (total, 0):  # whatever else runs
+        monkeypatch.setattr(memory, "free_bytes", lambda _, free=free: int(free))
+        assert memory.automatic_tile_px(CPU, scale=4) == expected
 
 
 def test_a_container_limits_what_is_free(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -29,6 +33,7 @@ def test_a_container_limits_what_is_free(monkeypatch: pytest.MonkeyPatch, tmp_pa
     used.write_text("40000000\n")
     limit.write_text("100000000\n")
     assert memory.free_bytes(CPU) == 60_000_000
+    assert memory.total_bytes(CPU) == 100_000_000
     limit.write_text("max\n")
     assert memory.free_bytes(CPU) > 60_000_000
 

@@ -22,7 +22,7 @@ from dreamsr.training import finishing
 from dreamsr.training.config import FinishConfig, TrainConfig
 from dreamsr.training.finishing import FinishLoss, Losses, draw, encoder_distance, rollout, shifted
 from dreamsr.training.loader import Batch, Batches
-from dreamsr.training.results.log import Progress
+from dreamsr.training.results.log import TrainProgress
 from dreamsr.training.start import Start, load_start
 from dreamsr.training.state import Run, begin
 from dreamsr.training.step import learning_rate
@@ -167,7 +167,7 @@ def test_the_loss_does_not_depend_on_the_batch_that_a_crop_is_in(data: DataSourc
 
 
 def test_the_stages_follow_each_other_and_are_told(data: DataSource, tmp_path: Path) -> None:
-    reports: list[Progress] = []
+    reports: list[TrainProgress] = []
     run(CONFIG, data, tmp_path / "run", on_progress=reports.append)
     assert [r.stage for r in reports] == ["base", "base", "plain", "dream", *["finish"] * 4]
     names = {"l1", "feature", "adversarial", "discriminator"}
@@ -216,7 +216,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
 ) -> None:
     config = replace(CONFIG, finish=replace(FINISH, discriminator=discriminator))
 
-    def interrupt(report: Progress) -> None:
+    def interrupt(report: TrainProgress) -> None:
         if report.step == stop:
             raise KeyboardInterrupt
 
@@ -234,7 +234,7 @@ def test_every_family_can_be_finished_and_resumed(data: DataSource, tmp_path: Pa
     finish = replace(FINISH, features="none", steps=3)
     config = replace(TINY, model=MODELS[backbone], base_steps=0, max_steps=4, save_every=2, finish=finish)
 
-    def interrupt(report: Progress) -> None:
+    def interrupt(report: TrainProgress) -> None:
         if report.step == 3:
             raise KeyboardInterrupt
 
@@ -273,7 +273,7 @@ def test_a_discriminator_loss_that_is_not_finite_leaves_both_sides_as_they_are(
 
     run(replace(CONFIG, max_steps=6, finish=replace(FINISH, steps=2)), data, tmp_path / "shorter")
     monkeypatch.setattr(FinishLoss, "forward", forward)
-    reports: list[Progress] = []
+    reports: list[TrainProgress] = []
     run(CONFIG, data, tmp_path / "run", on_progress=reports.append)
     state = checkpoint(tmp_path / "run")
     assert reports[-1].skipped == state["skipped"] == 2
@@ -313,7 +313,7 @@ def test_what_comes_is_free_until_finishing_begins(data: DataSource, tmp_path: P
     config = replace(CONFIG, rate_schedule="constant")
 
     def interrupt(at: int) -> Any:
-        def stop(report: Progress) -> None:
+        def stop(report: TrainProgress) -> None:
             if report.step == at:
                 raise KeyboardInterrupt
 
@@ -333,7 +333,7 @@ def test_what_comes_is_free_until_finishing_begins(data: DataSource, tmp_path: P
 
 
 def test_a_resumed_run_still_says_what_it_began_with(data: DataSource, tmp_path: Path) -> None:
-    def interrupt(report: Progress) -> None:
+    def interrupt(report: TrainProgress) -> None:
         if report.step == 5:
             raise KeyboardInterrupt
 
@@ -363,7 +363,7 @@ def test_alex_distances_are_by_image_and_reach_the_guess(
     assert float(fresh.denoiser.net.unet.leave.weight.grad.abs().sum()) > 0
     distance = finishing.alex_distance(CPU)(batch.x0 + 0.5, batch.x0)
     assert torch.allclose(distance, torch.full((2,), 0.25))
-    reports: list[Progress] = []
+    reports: list[TrainProgress] = []
     run(config, data, tmp_path / "run", on_progress=reports.append)
     assert reports[-1].parts["feature"] > 0
 
