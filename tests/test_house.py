@@ -25,7 +25,7 @@ FOLDERS = sorted({path.parent for path in MODULES})
 MAX_FILES = 18
 
 MAX_SHARE_PERCENT = 16.0
-LARGE_ROOMS = {"pictures": 17.0}
+LARGE_ROOMS: dict[str, float] = {}
 
 OPTION = re.compile(r"(?<![\w-])--[a-z]")
 COMMAND_LINE = re.compile(r"\b(dreamsr|torchrun|accelerate) [a-z-]+ [^`\n]*")

@@ -24,7 +24,7 @@ FALLBACK_STEPS = 4
 
 
 @dataclass(frozen=True)
-class Net:
+class LoadedNet:
     """One net, ready to enlarge. `name` says which weights it is made of."""
 
     name: str
@@ -64,7 +64,7 @@ class Nets:
         self._denoise, self._chooses = 1.0 if denoise is None else denoise, denoise is None
         self.compute: Compute = choose_compute(device, precision)
         self._on_notice, self._on_download = on_notice, on_download
-        self._loaded: dict[tuple[str, float], Net] = {}
+        self._loaded: dict[tuple[str, float], LoadedNet] = {}
         tables, alone = registry(), weights != AUTOMATIC
         scale = {
             name: self._main(name).weights.config.scale if alone else tables[name].scale for name in self._partners
@@ -77,7 +77,7 @@ class Nets:
         return tuple(sorted(self._references))
 
     @property
-    def largest(self) -> Net:
+    def largest(self) -> LoadedNet:
         """The net of the largest scale, which stands for all where one has to."""
         return self._main(self._references[self.scales[-1]])
 
@@ -86,15 +86,15 @@ class Nets:
         """Whether the one net enlarges by any factor up to its scale itself."""
         return len(self._references) == 1 and self.largest.weights.config.architecture.continuous
 
-    def choose(self, pixels: Pixels, scales: Sequence[int]) -> list[Net]:
+    def choose(self, pixels: Pixels, scales: Sequence[int]) -> list[LoadedNet]:
         """For passes of these scales the net of each, for a picture [h,w,C] uint8 or uint16."""
         pristine = self._chooses and any(self._partners.values()) and signs_of(pixels).pristine
         return [self._net(self._references[scale], 0.0 if pristine else self._denoise) for scale in scales]
 
-    def _main(self, reference: str) -> Net:
+    def _main(self, reference: str) -> LoadedNet:
         return self._net(reference, self._denoise)
 
-    def _net(self, reference: str, denoise: float) -> Net:
+    def _net(self, reference: str, denoise: float) -> LoadedNet:
         """`denoise` of `reference`, the rest of its partner; without a partner there is only `reference` itself."""
         partner = self._partners[reference]
         share = denoise if partner else 1.0
@@ -102,7 +102,7 @@ class Nets:
             self._loaded[reference, share] = self._load(reference, partner, share)
         return self._loaded[reference, share]
 
-    def _load(self, reference: str, partner: str, share: float) -> Net:
+    def _load(self, reference: str, partner: str, share: float) -> LoadedNet:
         path = self._path(reference if share else partner)
         own = load_weights(path)
         if 0 < share < 1:
@@ -111,7 +111,7 @@ class Nets:
         net = own.net.to(self.compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         names = {0.0: partner, 1.0: reference}
         name = names.get(share, f"{share:g} {reference}, {1 - share:g} {partner}")
-        return Net(name, path, own, build_denoiser(own.config, net, compute=self.compute, traits=own.traits))
+        return LoadedNet(name, path, own, build_denoiser(own.config, net, compute=self.compute, traits=own.traits))
 
     def _path(self, reference: str) -> Path:
         return resolve_weights(reference, on_notice=self._on_notice, on_progress=self._on_download)

@@ -17,7 +17,7 @@ from dreamsr.pictures.bleed import bleed, enlarged_alpha
 from dreamsr.pictures.lanczos import resized
 from dreamsr.pictures.picture import Picture
 from dreamsr.upscaling.fitting import fit
-from dreamsr.upscaling.nets import Net, Nets
+from dreamsr.upscaling.nets import LoadedNet, Nets
 from dreamsr.upscaling.python_images import as_pictures
 from dreamsr.upscaling.settings import OnChoice, OnProgress, Progress, Settings
 from dreamsr.upscaling.sizes import Pass, Size, check_target, plan_passes
@@ -194,7 +194,7 @@ class Upscaler:
         return image[:height, :width] if fitted else _completed(image, passes[-1], height, width)
 
     def _runs(
-        self, passes: Sequence[Pass], nets: Sequence[Net], settings: Settings, on_progress: OnProgress | None
+        self, passes: Sequence[Pass], nets: Sequence[LoadedNet], settings: Settings, on_progress: OnProgress | None
     ) -> list[TiledRun]:
         """Each pass with its net, its own noise and its tiles. Raises UsageError for an impossible number of steps."""
         device = self.compute.device

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dreamsr.core.denoiser import Condition, Denoiser
+from dreamsr.core.denoiser import Condition
 from dreamsr.core.device import Compute
 from dreamsr.core.model import build_denoiser
 from dreamsr.core.parametrisation import Parametrisation
@@ -25,6 +25,7 @@ from dreamsr.upscaling import tiled
 from dreamsr.upscaling.nets import FALLBACK_STEPS
 from dreamsr.upscaling.settings import SMALLEST_TILE_PX, Progress, Settings
 from dreamsr.upscaling.upscaler import Upscaler
+from tests.upscaling.stand_ins import take
 
 ONE_STEP = Settings(steps=1)
 Shape = tuple[int, int, int]
@@ -250,12 +251,6 @@ class Overflowing(torch.nn.Module):
             out = out.clone()
             out[..., 0, 0] = self.value
         return out
-
-
-def take(monkeypatch: pytest.MonkeyPatch, upscaler: Upscaler, denoiser: Denoiser) -> None:
-    """Let an upscaler ask this denoiser."""
-    net = replace(upscaler.nets.largest, denoiser=denoiser)
-    monkeypatch.setattr(upscaler.nets, "choose", lambda _, scales: [net] * len(scales))
 
 
 @pytest.mark.parametrize("parametrisation", ["plain", "centred"])
