@@ -157,9 +157,13 @@ class Stepper:
         return learners
 
     def _clipped(self) -> float:
-        """Clip the gradients of each learner; the sum of their norms before that."""
-        clip = self.config.clip_norm
-        return sum(float(nn.utils.clip_grad_norm_(module.parameters(), clip)) for module, _ in self._learners())
+        """Clip the net's gradients; the sum of all learners' norms before that.
+
+        A discriminator's stay as they are: shortened, a penalty that is made now and then would lose its weight.
+        """
+        clips = (self.config.clip_norm, math.inf)
+        learners = zip(self._learners(), clips, strict=False)
+        return sum(float(nn.utils.clip_grad_norm_(module.parameters(), clip)) for (module, _), clip in learners)
 
     def _backward(self, index: int) -> dict[str, float]:
         """Add the gradients of one batch; its losses by name."""

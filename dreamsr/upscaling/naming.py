@@ -140,6 +140,12 @@ def targets(namings: Sequence[Naming], destination: Destination) -> list[Path]:
     return _numbered([_path(naming, destination) for naming in named])
 
 
+def tells_size(naming: Naming, destination: Destination) -> bool:
+    """Whether the result's name would be another for a picture of another size."""
+    scale = naming.scale if naming.by_scale else ""
+    return _path(naming, destination) != _path(replace(naming, scale=scale, width=0, height=0), destination)
+
+
 def _path(naming: Naming, destination: Destination) -> Path:
     size = f"x{naming.scale}" if naming.by_scale else f"{naming.width}x{naming.height}"
     name = f"{naming.stem}_{size}.{naming.ending}"
