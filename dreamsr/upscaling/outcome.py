@@ -18,7 +18,7 @@ Counts = Counter[Status]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one input. Sizes in pixels, 0 where unknown; `seconds` of work on it, `weights` as they were chosen."""
+    """What became of one input. Sizes in pixels, 0 where unknown; `seconds` of work on it, the `weights` chosen."""
 
     input: str
     output: str | None
