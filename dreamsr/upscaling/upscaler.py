@@ -13,9 +13,9 @@ from torch import Tensor
 from dreamsr.core.denoiser import Denoiser
 from dreamsr.core.pixels import Pixels
 from dreamsr.measure.memory import automatic_tile_px, require_room
-from dreamsr.pictures.bleed import bleed, enlarged_alpha
 from dreamsr.pictures.lanczos import resized
 from dreamsr.pictures.picture import Picture
+from dreamsr.upscaling.bleed import bleed, enlarged_alpha
 from dreamsr.upscaling.fitting import fit
 from dreamsr.upscaling.nets import LoadedNet, Nets
 from dreamsr.upscaling.python_images import as_pictures
