@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
+import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,7 +18,6 @@ from dreamsr.measure.memory import automatic_tile_px, require_room
 from dreamsr.pictures.lanczos import resized
 from dreamsr.pictures.picture import Picture
 from dreamsr.upscaling.bleed import bleed, enlarged_alpha
-from dreamsr.upscaling.fitting import fit
 from dreamsr.upscaling.nets import LoadedNet, Nets
 from dreamsr.upscaling.python_images import as_pictures
 from dreamsr.upscaling.settings import OnChoice, OnProgress, Progress, Settings
@@ -189,7 +190,7 @@ class Upscaler:
         image: Pixels = pixels
         for number, (one, run) in enumerate(zip(passes, runs, strict=True)):
             if fitted and number == len(passes) - 1:
-                image = fit(image, one, height, width)
+                image = _fitted(image, one, height, width)
             image = run(image)
         return image[:height, :width] if fitted else _completed(image, passes[-1], height, width)
 
@@ -207,6 +208,20 @@ class Upscaler:
             TiledRun(net.denoiser, one.scale, settings, settings.seed + number, steps, tile, counter.tick)
             for number, (one, net, steps, tile) in enumerate(planned)
         ]
+
+
+def _fitted(image: Pixels, one: Pass, target_height: int, target_width: int) -> Pixels:
+    """Bring an image to the size that a last pass starts from, so that the pass's result begins with the target.
+
+    The pass gives `scale * ceil(target / scale)` pixels, up to `scale - 1` more than wanted: the image's edge is
+    repeated by as much, so that cropping the surplus leaves the picture unmoved.
+    """
+    height, width = image.shape[:2]
+    tall = height * (one.scale * one.height / target_height)
+    wide = width * (one.scale * one.width / target_width)
+    more = ((0, math.ceil(tall) - height), (0, math.ceil(wide) - width), (0, 0))
+    padded = np.pad(image, more, mode="edge") if more != ((0, 0),) * 3 else image
+    return resized(padded, one.height, one.width, box=(0.0, 0.0, wide, tall))
 
 
 def _completed(image: Pixels, last: Pass, height: int, width: int) -> Pixels:
