@@ -10,6 +10,7 @@ import typer
 
 from dreamsr.cli import completion, console
 from dreamsr.cli.options import MACHINE, Threads, checked_precision, use_threads
+from dreamsr.cli.signals import ending_cleanly
 from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -255,9 +256,10 @@ def upscale(
     """
     from dreamsr.cli.upscale_view import UpscaleReport, checked_kind
     from dreamsr.pictures.read import DEFAULT_MAX_PIXELS
-    from dreamsr.upscaling.files import Options, upscale_files
+    from dreamsr.upscaling.files import upscale_files
     from dreamsr.upscaling.plan import UpscaleRequest
     from dreamsr.upscaling.settings import Settings
+    from dreamsr.upscaling.stages import Options
     from dreamsr.weights.registry import denoise_partner
 
     size = _size(scale, width, height, max_side)
@@ -273,7 +275,7 @@ def upscale(
     _check_streams(request, as_json=as_json or kind == "json")
     use_threads(threads)
     options = Options(quality, strip, dry_run, consistency, compare, accept_damaged)
-    with console.bars(quiet=quiet or kind != "bar") as bars:
+    with ending_cleanly(), console.bars(quiet=quiet or kind != "bar") as bars:
         report = UpscaleReport(bars, as_json=as_json, quiet=quiet, progress=kind)
         try:
             summary = upscale_files(
@@ -285,7 +287,7 @@ def upscale(
                 write_stream=_write_standard_output,
                 on_planning=report.planning,
             )
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             report.interrupted()
             raise
     report.summarize(summary)

@@ -6,7 +6,7 @@ Source: TIFF 6.0 (1992), sections 2, 8, 14 and 18; the BigTIFF design note (2007
 
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -23,6 +23,7 @@ SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258
 ORIENTATION, STRIP_OFFSETS, SAMPLES, ROWS_PER_STRIP, STRIP_BYTES = 274, 273, 277, 278, 279
 X_RESOLUTION, Y_RESOLUTION, PLANAR, RESOLUTION_UNIT, PREDICTOR = 282, 283, 284, 296, 317
 EXTRA_SAMPLES, SAMPLE_FORMAT, XMP, ICC, DNG_VERSION = 338, 339, 700, 34675, 50706
+TILE_OFFSETS, TILE_BYTES, JPEG_TABLES = 324, 325, 347
 EXIF_IFD, GPS_IFD, INTEROP_IFD = 34665, 34853, 40965
 NESTED = (EXIF_IFD, GPS_IFD, INTEROP_IFD)
 
@@ -121,6 +122,23 @@ def number(entry: Entry | None, order: ByteOrder) -> int | None:
     return int(struct.unpack_from(order + code, entry.value)[0])
 
 
+def values_of(entry: Entry | None, order: ByteOrder) -> list[int]:
+    """All values of an integer entry; [] for anything else."""
+    code = {SHORT: "u2", LONG: "u4", LONG8: "u8"}.get(entry.type) if entry else None
+    return [] if entry is None or code is None else np.frombuffer(entry.value, order + code).tolist()
+
+
+def strips_of(data: bytes, entries: Mapping[int, Entry], order: ByteOrder) -> Iterator[bytes]:
+    """The strips or tiles of a page as they are coded, as many as add up to no more than the data."""
+    places = (TILE_OFFSETS, TILE_BYTES) if TILE_OFFSETS in entries else (STRIP_OFFSETS, STRIP_BYTES)
+    left_bytes = len(data)
+    for start, length in zip(*(values_of(entries.get(tag), order) for tag in places), strict=False):
+        left_bytes -= length
+        if left_bytes < 0:
+            return
+        yield data[start : start + length]
+
+
 def read_tree(data: bytes, layout: Layout, at: int) -> dict[int, Node]:
     """The directory at `at` with its EXIF, GPS and interoperability directories read in place of their offsets."""
     tree: dict[int, Node] = {}
@@ -192,7 +210,12 @@ def encode_tiff(samples: Array, *, tags: Mapping[int, Node], order: ByteOrder = 
         parts += [strip, b"\0" * (len(strip) % 2)]
         at += len(strip) + len(strip) % 2
     parts[0] = write_header(layout, at)
-    own = _layout_tags(samples, rows, order)
+    own = layout_tags(samples, 1 if channels < 3 else 2, order)
+    own[COMPRESSION], own[PREDICTOR] = numbers(SHORT, [8], order), numbers(SHORT, [2], order)
+    own[ROWS_PER_STRIP] = numbers(LONG, [rows], order)
+    own[SAMPLE_FORMAT] = numbers(SHORT, [1] * channels, order)
+    if channels in (2, 4):
+        own[EXTRA_SAMPLES] = numbers(SHORT, [2], order)  # alpha, not multiplied into the colours
     long_type = LONG8 if layout.big else LONG
     own[STRIP_OFFSETS] = numbers(long_type, offsets, order)
     own[STRIP_BYTES] = numbers(long_type, [len(strip) for strip in strips], order)
@@ -209,23 +232,19 @@ def _deflated(rows: Array, order: ByteOrder) -> bytes:
     return zlib.compress(differences.astype(rows.dtype.newbyteorder(order), copy=False).tobytes(), DEFLATE_LEVEL)
 
 
-def _layout_tags(samples: Array, rows_per_strip: int, order: ByteOrder) -> dict[int, Node]:
+def layout_tags(samples: Array, photometric: int, order: ByteOrder) -> dict[int, Node]:
+    """What a page must say of its samples [H,W,C], uncompressed in one strip."""
     height, width, channels = samples.shape
-    tags: dict[int, Node] = {
+    return {
         WIDTH: numbers(LONG, [width], order),
         HEIGHT: numbers(LONG, [height], order),
         BITS: numbers(SHORT, [samples.dtype.itemsize * 8] * channels, order),
-        COMPRESSION: numbers(SHORT, [8], order),
-        PHOTOMETRIC: numbers(SHORT, [1 if channels < 3 else 2], order),
+        COMPRESSION: numbers(SHORT, [1], order),
+        PHOTOMETRIC: numbers(SHORT, [photometric], order),
         SAMPLES: numbers(SHORT, [channels], order),
-        ROWS_PER_STRIP: numbers(LONG, [rows_per_strip], order),
+        ROWS_PER_STRIP: numbers(LONG, [height], order),
         PLANAR: numbers(SHORT, [1], order),
-        PREDICTOR: numbers(SHORT, [2], order),
-        SAMPLE_FORMAT: numbers(SHORT, [1] * channels, order),
     }
-    if channels in (2, 4):
-        tags[EXTRA_SAMPLES] = numbers(SHORT, [2], order)  # alpha, not multiplied into the colours
-    return tags
 
 
 def numbers(kind: int, values: Sequence[int], order: ByteOrder) -> Entry:

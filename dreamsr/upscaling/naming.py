@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from dreamsr.errors import UsageError, printable
+from dreamsr.folders import ENDINGS, STREAM, Source, existing_folder, exists, identity, is_folder
 from dreamsr.outputs import free_name
-from dreamsr.pictures.folders import ENDINGS, STREAM, Source, existing_folder, exists, identity, is_folder
 from dreamsr.pictures.picture import FORMATS, format_for
 
 PlaceKind = Literal["beside", "folder", "file", "template", "stream"]
@@ -138,6 +138,12 @@ def targets(namings: Sequence[Naming], destination: Destination) -> list[Path]:
                 for number in numbers:
                     named[number] = replace(named[number], stem=stem(named[number]))
     return _numbered([_path(naming, destination) for naming in named])
+
+
+def tells_size(naming: Naming, destination: Destination) -> bool:
+    """Whether the result's name would be another for a picture of another size."""
+    scale = naming.scale if naming.by_scale else ""
+    return _path(naming, destination) != _path(replace(naming, scale=scale, width=0, height=0), destination)
 
 
 def _path(naming: Naming, destination: Destination) -> Path:

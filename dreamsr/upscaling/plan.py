@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dreamsr.errors import DreamsrError, ImageError, OutputError, UsageError, printable
+from dreamsr.folders import Problem, Source, find_sources, identity, is_file
 from dreamsr.outputs import POLICIES, IfExists, Output, Protected, free_name, is_device, plan_outputs
-from dreamsr.pictures.folders import Problem, Source, find_sources, identity, is_file
 from dreamsr.pictures.picture import PictureInfo
 from dreamsr.pictures.read import DEFAULT_MAX_PIXELS, probe_picture
 from dreamsr.pictures.write import MAX_SIDE_PX
@@ -22,6 +22,7 @@ from dreamsr.upscaling.naming import (
     parse_destination,
     parse_format,
     targets,
+    tells_size,
 )
 from dreamsr.upscaling.sizes import Size, check_target
 
@@ -52,7 +53,7 @@ class UpscaleRequest:
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to enlarge. `target` None means standard output. Sizes in pixels."""
+    """One picture to enlarge. `target` None means standard output, and may tell the size. Sizes in pixels."""
 
     source: Source
     target: Path | None
@@ -61,6 +62,12 @@ class Job:
     input_width: int
     height: int
     width: int
+    names_size: bool = False
+
+    @property
+    def result_px(self) -> int:
+        """Pixels of the result."""
+        return self.height * self.width
 
     @property
     def target_label(self) -> str:
@@ -98,10 +105,8 @@ def plan(request: UpscaleRequest, *, page: Path | None = None, on_planning: OnPl
             on_planning(len(sources))
         try:
             info = _probe(source, request)
-            height, width = request.size.of(info.height, info.width)
-            check_target(info.height, info.width, height, width, must_grow=True)
             format = chosen_format(asked, destination, info.format)
-            _check_side(format, height, width)
+            height, width = _target_size(info.height, info.width, format, request.size)
         except DreamsrError as error:
             problems.append(Problem(str(source.path), f"{_prefix(source, error)}{error}"))
             continue
@@ -110,7 +115,11 @@ def plan(request: UpscaleRequest, *, page: Path | None = None, on_planning: OnPl
         namings.append((Naming(source, format, text, width, height, request.size.scale is not None), info))
     paths = targets([naming for naming, _ in namings], destination)
     stream = destination.place == "stream"
-    jobs = [_job(naming, info, None if stream else path) for (naming, info), path in zip(namings, paths, strict=True)]
+    jobs = [
+        Job(naming.source, None if stream else path, naming.format, info.height, info.width, naming.height,
+            naming.width, tells_size(naming, destination))
+        for (naming, info), path in zip(namings, paths, strict=True)
+    ]  # fmt: skip
     jobs, results = _without_earlier_results(jobs, request.if_exists)
     left_out = {source.path for source in sources if source.named} - {job.source.path for job in jobs}
     unusable = [path for path in left_out if str(path) in {problem.name for problem in problems}]
@@ -168,16 +177,22 @@ def _prefix(source: Source, error: DreamsrError) -> str:
     return "" if source.label in str(error) else f"{source.label}: "
 
 
-def _check_side(format: str, height: int, width: int) -> None:
-    if max(height, width) > MAX_SIDE_PX[format]:
+def _target_size(height: int, width: int, format: str, size: Size) -> tuple[int, int]:
+    """(height, width) of the result. Raises UsageError where it is no larger, OutputError beyond the format."""
+    tall, wide = size.of(height, width)
+    check_target(height, width, tall, wide, must_grow=True)
+    if max(tall, wide) > MAX_SIDE_PX[format]:
         raise OutputError(
-            f"{width}x{height} is too large for {format}, which ends at {MAX_SIDE_PX[format]} px a side; "
+            f"{wide}x{tall} is too large for {format}, which ends at {MAX_SIDE_PX[format]} px a side; "
             "choose `format` png or tiff"
         )
+    return tall, wide
 
 
-def _job(naming: Naming, info: PictureInfo, target: Path | None) -> Job:
-    return Job(naming.source, target, naming.format, info.height, info.width, naming.height, naming.width)
+def planned_anew(job: Job, input_height: int, input_width: int, size: Size) -> Job:
+    """The same job for a picture that has been replaced by one of another size. Raises as `plan` would."""
+    height, width = _target_size(input_height, input_width, job.format, size)
+    return replace(job, input_height=input_height, input_width=input_width, height=height, width=width)
 
 
 def _without_earlier_results(jobs: list[Job], policy: IfExists) -> tuple[list[Job], list[str]]:

@@ -45,6 +45,8 @@ class Witness:
         if self.keeps:
             self.fractions.append(fraction)
 
+    def waiting(self, count: int) -> None: ...
+
     def finished(self, outcome: Outcome) -> None:
         if self.keeps:
             self.outcomes.append(outcome)
@@ -166,10 +168,11 @@ def test_five_hundred_files_take_no_more_memory_than_a_hundred(tmp_path: Path, t
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-def test_kills_at_random_moments_lose_nothing() -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_kills_at_random_moments_lose_nothing(processes: int) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "tests.kill", "--times", "8"],
+        [sys.executable, "-m", "tests.kill", "--times", str(8 // processes), "--processes", str(processes)],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -178,6 +181,7 @@ def test_kills_at_random_moments_lose_nothing() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "every rerun completed" in done.stdout
+    assert ("others completed them" in done.stdout) == (processes > 1)
 
 
 # --- several processes ------------------------------------------------------------------------------------------------
