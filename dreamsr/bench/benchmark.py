@@ -29,7 +29,7 @@ from dreamsr.errors import UsageError, printable
 from dreamsr.measure.lpips import Perceptual
 from dreamsr.measure.machine import environment
 from dreamsr.outputs import require_folder
-from dreamsr.upscaling.upscaler import DEFAULT_WEIGHTS
+from dreamsr.weights.registry import automatic_weights
 
 FORMAT = "dreamsr-bench-1"
 OnNotice = Callable[[str], None]
@@ -176,7 +176,8 @@ def methods_of(request: BenchRequest, on_notice: OnNotice) -> tuple[list[Method]
     """The competitors in the order of the tables, and the pairs whose difference is of interest."""
     references = [*request.weights, *request.ablation]
     if not references and not (request.data and (request.outputs or request.commands)):
-        references = [DEFAULT_WEIGHTS]
+        fitting = [entry.name for entry in automatic_weights() if entry.scale == request.scale]
+        references = [*fitting, automatic_weights()[-1].name][:1]
     models = [_weights(request, *weights_name(reference), on_notice) for reference in references]
     others: list[Method] = [Outputs(name, Path(folder)) for name, folder in request.outputs]
     others += [Command(name, template, request.command_timeout_s) for name, template in request.commands]

@@ -63,7 +63,7 @@ Degradation = Annotated[
 ]
 DegradationSeed = Annotated[int, typer.Option(help="Of what the degradation draws.", rich_help_panel=RULES)]
 Square = Annotated[int, typer.Option(help="Side of the squares of --protocol idm, in px.", rich_help_panel=RULES)]
-Lpips = Annotated[str, typer.Option(help="alex, vgg, both with a comma, or none.", rich_help_panel=RULES)]
+Lpips = Annotated[str, typer.Option(help="alex, vgg, dists, with commas, or none.", rich_help_panel=RULES)]
 NoTruth = Annotated[
     bool,
     typer.Option(
