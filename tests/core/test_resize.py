@@ -128,7 +128,7 @@ def test_8_bit_images_are_rounded_after_the_rows_and_after_the_columns(factor: i
     found = change(image, factor)
     np.testing.assert_array_equal(found.permute(1, 2, 0).numpy(), expected)
     once = to_grey_levels((shrink if change is shrink_8_bit else enlarge)(image, factor))
-    assert 0.01 < float((found != once).double().mean()) < 0.2
+    assert 0.01 < float((found != once).double().mean()) < 0.5
 
 
 def test_8_bit_images_that_keep_their_size_or_are_flat_stay_as_they_are() -> None:
