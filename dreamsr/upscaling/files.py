@@ -15,6 +15,7 @@ from dreamsr.pictures.folders import Problem, is_file
 from dreamsr.processes import Processes, joined
 from dreamsr.upscaling.claims import Claims, remove_stale_claims
 from dreamsr.upscaling.compare import ComparePage
+from dreamsr.upscaling.forecast import Forecast
 from dreamsr.upscaling.outcome import Counts, Keeper, Outcome, Watcher
 from dreamsr.upscaling.pipeline import Pipeline
 from dreamsr.upscaling.plan import Job, OnPlanning, UpscalePlan, UpscaleRequest, plan
@@ -31,9 +32,11 @@ def upscale_files(
     watcher: Watcher,
     write_stream: Callable[[bytes], None],
     on_planning: OnPlanning | None = None,
+    forecast: Forecast | None = None,
 ) -> Counts:
     """Plan, then enlarge this process's share of the files. The weights are loaded when the first file needs them.
 
+    `forecast` learns from it how long such work takes.
     Failures of single files are reported, not raised. Raises UsageError and OutputError from planning, and
     WeightsError or DeviceError where nothing can be computed at all.
     """
@@ -46,7 +49,7 @@ def upscale_files(
         jobs = planned.jobs[processes.rank :: processes.world_size]
         teller.watcher.planned(jobs, planned.notes)
         page = None if options.dry_run else _page(planned, request, processes)
-        stages = Stages(request, settings, options, make_upscaler, write_stream, page)
+        stages = Stages(request, settings, options, make_upscaler, write_stream, page, forecast)
         fatal: DreamsrError | None = None
         try:
             if processes.is_rank_0:
