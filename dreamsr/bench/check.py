@@ -60,6 +60,8 @@ def request_of(report: Mapping[str, Any], source: Path) -> BenchRequest:
     """The request that a report answers. Raises DataError where it is damaged."""
     known = {field.name for field in dataclasses.fields(BenchRequest)}
     given = report.get("request")
+    if isinstance(given, dict) and given.get("speed") is True and given.get("data") == []:
+        raise DataError(f"{source}: holds timings alone, which are not compared; give a report on pictures")
     if not isinstance(given, dict) or not set(given) <= known or not given.get("data"):
         raise DataError(f"{source}: its request is damaged or of another version of dreamsr; make the report again")
     return cast(BenchRequest, _checked(BenchRequest, given, source, "request"))

@@ -52,6 +52,8 @@ def require_matplotlib() -> None:
 def plots(report: Mapping[str, Any]) -> list[Plot]:
     """All figures that the report has the figures for."""
     summary = [entry for entry in report["summary"] if _value(entry, PSNR_Y.key) is not None]
+    if not summary:
+        return []  # speed alone was measured
     perception = LPIPS_ALEX if any(_value(entry, LPIPS_ALEX.key) is not None for entry in summary) else SSIM_Y
     made = [_perception_distortion(summary, perception)]
     if any(entry["steps"] is not None for entry in summary):

@@ -10,10 +10,23 @@ FIELD = re.compile(r"`([a-z_.]+)`(?!\.?\w)")
 REGULAR = (
     *("accept_damaged", "accumulate", "batch_size", "command", "compare", "crops", "csv", "data"),
     *("degradation", "denoise", "device", "dream.power", "dream.start", "fidelity", "format", "height", "hr"),
-    *("html", "if_exists", "json", "learning_rate", "limit", "low", "lpips", "lr", "max_pixels", "max_side"),
+    *(
+        "html",
+        "if_exists",
+        "json",
+        "curve_steps",
+        "learning_rate",
+        "limit",
+        "low",
+        "lpips",
+        "lr",
+        "max_pixels",
+        "max_side",
+        "max_steps",
+    ),
     *("name", "no_dream", "out", "partial", "plots", "powers", "precision", "preset", "private", "protocol"),
     *("recursive", "resume", "run_commands", "save_every", "save_outputs", "scale", "seed", "seeds", "stage"),
-    *("steps", "stochasticity", "threads", "weights", "width", "work"),
+    *("speed_px", "steps", "stochasticity", "threads", "weights", "width", "work"),
 )
 """Fields whose options are called alike: `if_exists` is --if-exists."""
 OPTIONS = {name: f"--{name.replace('_', '-').replace('.', '-')}" for name in REGULAR} | {

@@ -163,7 +163,7 @@ class UpscaleReport:
 
     def _tell_expected(self, jobs: Sequence[Job]) -> None:
         """How long it will take, where that is worth a line; that it is not known, where it was asked for."""
-        from dreamsr.pictures.folders import is_file
+        from dreamsr.folders import is_file
 
         to_do = [job for job in jobs if not (self.skips and job.target and is_file(job.target))]
         if self.forecast is None or not to_do:

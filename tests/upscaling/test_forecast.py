@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dreamsr import cli
-from dreamsr.pictures.folders import Source
+from dreamsr.folders import Source
 from dreamsr.upscaling import forecast
 from dreamsr.upscaling.forecast import Forecast, key_of
 from dreamsr.upscaling.plan import Job
