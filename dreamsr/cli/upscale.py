@@ -11,7 +11,6 @@ import typer
 from dreamsr.cli import console
 from dreamsr.cli import picture_options as ask
 from dreamsr.cli.options import Threads, checked_precision, use_threads
-from dreamsr.cli.signals import ending_cleanly
 from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ def upscale(
     use_threads(threads)
     options = Options(quality, strip, dry_run, consistency, compare, accept_damaged)
     forecast = Forecast(key_of(weights, device, number_format, tile, threads), steps)
-    with ending_cleanly(), console.bars(quiet=quiet or kind != "bar") as bars:
+    with console.bars(quiet=quiet or kind != "bar") as bars:
         report = UpscaleReport(
             bars,
             as_json=as_json,
