@@ -70,7 +70,8 @@ Weights = Annotated[
         "-w",
         metavar="NAME",
         autocompletion=completion.weights,
-        help="A name from `dreamsr weights list`, a file, a run's folder, or user/repo on the Hub.",
+        help="auto: those that suit each picture; or a name from `dreamsr weights list`, a file, a run's folder, or "
+        "user/repo on the Hub.",
         rich_help_panel=LOOK,
     ),
 ]
@@ -87,10 +88,12 @@ Fidelity = Annotated[
     float, typer.Option(metavar="0..1", help="0 for most texture, 1 for most faithful.", rich_help_panel=LOOK)
 ]
 Denoise = Annotated[
-    float,
+    float | None,
     typer.Option(
         metavar="0..1",
-        help="1 repairs noise and compression as the weights learnt to, 0 leaves them as they are.",
+        help="1 repairs noise and compression as the weights learnt to, 0 leaves them as they are. Default: repairs; "
+        "`-w auto` spares pictures that show no damage.",
+        show_default=False,
         rich_help_panel=LOOK,
     ),
 ]

@@ -32,10 +32,10 @@ def upscale(
     width: ask.Width = None,
     height: ask.Height = None,
     max_side: ask.MaxSide = None,
-    weights: ask.Weights = "photo-x4",
+    weights: ask.Weights = "auto",
     steps: ask.Steps = None,
     fidelity: ask.Fidelity = 0.0,
-    denoise: ask.Denoise = 1.0,
+    denoise: ask.Denoise = None,
     seed: ask.Seed = 0,
     match: ask.Match = True,
     format: ask.Format = None,
@@ -68,10 +68,10 @@ def upscale(
     from dreamsr.upscaling.plan import UpscaleRequest
     from dreamsr.upscaling.settings import Settings
     from dreamsr.upscaling.stages import Options
-    from dreamsr.weights.registry import denoise_partner
+    from dreamsr.weights.registry import candidates
 
     size = _size(scale, width, height, max_side)
-    denoise_partner(weights, denoise)  # told before any work, and by --dry-run
+    candidates(weights, denoise)  # told before any work, and by --dry-run
     settings = Settings(steps=steps, seed=seed, fidelity=fidelity, tile_px=_tile(tile), match=match)
     policy, limit = cast("IfExists", if_exists), DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
     data = _standard_input(inputs)
@@ -83,7 +83,7 @@ def upscale(
     _check_streams(request, as_json=as_json or kind == "json")
     use_threads(threads)
     options = Options(quality, strip, dry_run, consistency, compare, accept_damaged)
-    forecast = Forecast(key_of(weights, device, number_format, tile, threads), steps)
+    forecast = Forecast(key_of(weights, size, device, number_format, tile, threads), steps)
     with console.bars(quiet=quiet or kind != "bar") as bars:
         report = UpscaleReport(
             bars,
@@ -159,7 +159,7 @@ def _upscaler(
     weights: str,
     device: str,
     precision: Literal["auto", "bf16", "fp32"],
-    denoise: float,
+    denoise: float | None,
     report: UpscaleReport,
     forecast: Forecast,
 ) -> Upscaler:
@@ -175,7 +175,7 @@ def _upscaler(
         on_notice=report.noticed,
         on_download=report.downloaded,
     )
-    forecast.loaded(upscaler.scale, upscaler.continuous, upscaler.default_steps, time.monotonic() - began)
+    forecast.loaded(upscaler.nets.scales, upscaler.continuous, upscaler.default_steps, time.monotonic() - began)
     return upscaler
 
 

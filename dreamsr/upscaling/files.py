@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
+from dreamsr.claims import Claims, remove_stale_claims
 from dreamsr.disk import remove_stale_temps, temp_beside
 from dreamsr.errors import DreamsrError, OutputError
 from dreamsr.folders import Problem, is_file
 from dreamsr.outputs import require_place
 from dreamsr.processes import Processes, joined
-from dreamsr.upscaling.claims import Claims, remove_stale_claims
 from dreamsr.upscaling.compare import ComparePage
 from dreamsr.upscaling.forecast import Forecast
 from dreamsr.upscaling.outcome import Counts, Keeper, Outcome, Watcher

@@ -21,7 +21,7 @@ from dreamsr.errors import ConfigError, DreamsrError, WeightsError
 from dreamsr.upscaling.outcome import Outcome
 from dreamsr.upscaling.plan import Job
 from dreamsr.upscaling.settings import OnProgress, Progress
-from dreamsr.upscaling.sizes import plan_passes
+from dreamsr.upscaling.sizes import Size, plan_passes
 from dreamsr.weights.registry import describe_weights
 from dreamsr.weights.resolve import local_file
 
@@ -43,7 +43,7 @@ class Pace:
     reading, writing and all else. `known_mp`: from how much of what nets start from this is known.
     """
 
-    scale: int
+    scales: tuple[int, ...]
     continuous: bool
     default_steps: int
     load_s: float
@@ -55,12 +55,12 @@ class Pace:
     def __post_init__(self) -> None:
         for name in ("load_s", "condition_s", "step_s", "rest_s", "known_mp"):
             require(0 <= getattr(self, name) < float("inf"), name, getattr(self, name), "0 or more")
-        for name in ("scale", "default_steps"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        require(min(self.scales, default=0) >= 1, "scales", self.scales, "some of 1 or more")
+        require(self.default_steps >= 1, "default_steps", self.default_steps, "1 or more")
 
     def seconds(self, job: Job | Outcome, steps: int) -> float:
         """For one picture, with the weights loaded."""
-        net_mp = net_megapixels(job, self.scale, continuous=self.continuous)
+        net_mp = net_megapixels(job, self.scales, continuous=self.continuous)
         return net_mp * (self.condition_s + steps * self.step_s) + job.height * job.width / 1e6 * self.rest_s
 
     def mixed(self, earlier: Pace | None) -> Pace:
@@ -74,7 +74,7 @@ class Pace:
             return (now * self.known_mp + then * before) / whole
 
         return Pace(
-            self.scale,
+            self.scales,
             self.continuous,
             self.default_steps,
             mean(self.load_s, earlier.load_s),
@@ -85,9 +85,9 @@ class Pace:
         )
 
 
-def net_megapixels(job: Job | Outcome, scale: int, *, continuous: bool) -> float:
+def net_megapixels(job: Job | Outcome, scales: Sequence[int], *, continuous: bool) -> float:
     """Of the images that the passes of a job start from."""
-    passes = plan_passes(job.input_height, job.input_width, job.height, job.width, scale, continuous=continuous)
+    passes = plan_passes(job.input_height, job.input_width, job.height, job.width, scales, continuous=continuous)
     return sum(one.height * one.width for one in passes) / 1e6
 
 
@@ -108,7 +108,7 @@ class Forecast:
     def __init__(self, key: str, steps: int | None, clock: Callable[[], float] = time.monotonic) -> None:
         self.key, self.steps, self.clock = key, steps, clock
         self.known = _kept().get(key)
-        self._facts: tuple[int, bool, int] | None = None
+        self._facts: tuple[tuple[int, ...], bool, int] | None = None
         self._job: Job | None = None
         self._load_s = self._condition_s = self._step_s = self._rest_s = 0.0
         self._condition_mp = self._step_mp = self._result_mp = 0.0
@@ -128,9 +128,9 @@ class Forecast:
         """What one picture will take; None where such a run has never been."""
         return None if self.known is None else self.known.seconds(planned, self.steps or self.known.default_steps)
 
-    def loaded(self, scale: int, continuous: bool, default_steps: int, seconds: float) -> None:
+    def loaded(self, scales: Sequence[int], continuous: bool, default_steps: int, seconds: float) -> None:
         """The weights are there, after so long."""
-        self._facts, self._load_s = (scale, continuous, default_steps), seconds
+        self._facts, self._load_s = (tuple(scales), continuous, default_steps), seconds
 
     def hearing(self, job: Job, on_progress: OnProgress) -> OnProgress:
         """The net begins with a picture: what hears of its evaluations here, and tells `on_progress`."""
@@ -172,24 +172,26 @@ class Forecast:
         share, self._fraction = fraction - self._fraction, fraction
         if self._facts is None or self._job is None:
             return
-        scale, continuous, default_steps = self._facts
+        scales, continuous, default_steps = self._facts
         each = (self.steps or default_steps) + 1
         before_steps = self._evaluations % each == 0
         self._evaluations += 1
         if seconds < NO_WORK_S:
             return
-        tile_mp = net_megapixels(self._job, scale, continuous=continuous) * share * each
+        tile_mp = net_megapixels(self._job, scales, continuous=continuous) * share * each
         if before_steps:
             self._condition_s, self._condition_mp = self._condition_s + seconds, self._condition_mp + tile_mp
         else:
             self._step_s, self._step_mp = self._step_s + seconds, self._step_mp + tile_mp
 
 
-def key_of(weights: str, device: str, precision: str, tile: str, threads: int | None) -> str:
+def key_of(weights: str, size: Size, device: str, precision: str, tile: str, threads: int | None) -> str:
     """What speed depends on, as text. torch is not asked, as a plan needs none: `auto` means one thing here."""
     cores = threads or os.environ.get("OMP_NUM_THREADS") or os.cpu_count()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return json.dumps([_weights_identity(weights), platform.node(), device, visible, precision, tile, str(cores)])
+    return json.dumps(
+        [_weights_identity(weights), str(size), platform.node(), device, visible, precision, tile, str(cores)]
+    )
 
 
 def _weights_identity(name: str) -> str:

@@ -22,14 +22,21 @@ from dreamsr.upscaling.compare import ComparePage, make_slider
 from dreamsr.upscaling.forecast import Forecast
 from dreamsr.upscaling.outcome import Outcome, Status
 from dreamsr.upscaling.plan import Job, UpscaleRequest, planned_anew
-from dreamsr.upscaling.settings import OnProgress, Settings
+from dreamsr.upscaling.settings import OnChoice, OnProgress, Settings
 
 
 class Enlarger(Protocol):
     """What the batch needs of an `Upscaler`."""
 
     def enlarge_picture(
-        self, picture: Picture, height: int, width: int, settings: Settings, *, on_progress: OnProgress | None = None
+        self,
+        picture: Picture,
+        height: int,
+        width: int,
+        settings: Settings,
+        *,
+        on_progress: OnProgress | None = None,
+        on_choice: OnChoice | None = None,
     ) -> Picture: ...
 
 
@@ -55,6 +62,7 @@ class Task:
     small: Picture | None = None
     large: Picture | None = None
     notes: tuple[str, ...] = ()
+    weights: str | None = None
     consistency_db: float | None = None
     seconds: float = 0.0
     net_seconds: float = 0.0
@@ -73,6 +81,7 @@ class Task:
             job.height,
             job.format,
             round(self.seconds, 3),
+            self.weights,
             self.consistency_db,
             self.notes,
         )
@@ -127,6 +136,10 @@ class Stages:
         """The large picture from the small one."""
         if task.status is not None or task.small is None:
             return
+
+        def on_choice(weights: str) -> None:
+            task.weights = weights
+
         with self._stage(task):
             if self.upscaler is None:
                 self.upscaler = self._loaded()
@@ -134,7 +147,7 @@ class Stages:
             if self.forecast is not None:
                 on_progress = self.forecast.hearing(job, on_progress)
             task.large = self.upscaler.enlarge_picture(
-                task.small, job.height, job.width, self.settings, on_progress=on_progress
+                task.small, job.height, job.width, self.settings, on_progress=on_progress, on_choice=on_choice
             )
             if self.forecast is not None:
                 self.forecast.enlarged()

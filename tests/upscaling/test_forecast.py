@@ -13,6 +13,7 @@ from dreamsr.upscaling import forecast
 from dreamsr.upscaling.forecast import Forecast, key_of
 from dreamsr.upscaling.plan import Job
 from dreamsr.upscaling.settings import Progress
+from dreamsr.upscaling.sizes import Size
 
 
 def job(height: int = 100, width: int = 200, scale: int = 4) -> Job:
@@ -31,7 +32,7 @@ def run(steps: int | None, *, default_steps: int = 2, tiles: int = 2, slower: fl
     """A run whose condition takes 3 s and whose steps take 5 s each for every tile of a picture of .02 MP."""
     clock = Clock()
     made = Forecast(key, steps, clock)
-    made.loaded(4, False, default_steps, 2.0)
+    made.loaded([4], False, default_steps, 2.0)
     heard: list[float] = []
     hear = made.hearing(job(), lambda progress: heard.append(progress.fraction))
     count = (steps or default_steps) + 1
@@ -87,7 +88,7 @@ def test_later_runs_count_more_the_longer_they_are_back() -> None:
 def test_flat_tiles_take_no_time_and_teach_none() -> None:
     clock = Clock()
     made = Forecast("k", 1, clock)
-    made.loaded(4, False, 1, 0.0)
+    made.loaded([4], False, 1, 0.0)
     hear = made.hearing(job(200, 200), lambda _: None)  # .04 MP, of which half is flat
     for number, seconds in enumerate([3.0, 5.0, 0.0, 0.0]):
         clock.now += seconds
@@ -103,7 +104,7 @@ def test_flat_tiles_take_no_time_and_teach_none() -> None:
 def test_tiny_pictures_teach_nothing(own_speeds: Path) -> None:
     clock = Clock()
     made = Forecast("k", 1, clock)
-    made.loaded(4, False, 1, 0.0)
+    made.loaded([4], False, 1, 0.0)
     hear = made.hearing(job(9, 12), lambda _: None)
     for number in range(2):
         clock.now += 1
@@ -120,7 +121,7 @@ def test_tiny_pictures_teach_nothing(own_speeds: Path) -> None:
         "[1]",
         "{",
         '{"k": 1}',
-        '{"k": {"scale": 4}}',
+        '{"k": {"scales": [4]}}',
         "[" * 100_000,
         None,
         '{"k": {"scale": -1, "continuous": false}}',
@@ -151,7 +152,7 @@ def test_a_memory_that_cannot_be_written_is_no_failure(own_speeds: Path) -> None
 
 def test_the_key_tells_weights_by_content(tiny_weights: Path, tmp_path: Path) -> None:
     def key(weights: str, device: str = "cpu", threads: int | None = 1) -> str:
-        return key_of(weights, device, "auto", "auto", threads)
+        return key_of(weights, Size(scale=4), device, "auto", "auto", threads)
 
     mine = tmp_path / "mine.safetensors"
     mine.write_bytes(tiny_weights.read_bytes())
@@ -159,7 +160,9 @@ def test_the_key_tells_weights_by_content(tiny_weights: Path, tmp_path: Path) ->
     assert before == key(str(mine)) != key(str(tiny_weights))
     mine.write_bytes(b"longer" + tiny_weights.read_bytes())
     assert key(str(mine)) != before
-    assert key("photo-x4") != key("clean-x4")
+    assert key("photo-x4") != key("clean-x4") != key("auto")
+    twice = key_of("auto", Size(scale=2), "cpu", "auto", "auto", 1)  # which other weights may do
+    assert twice != key("auto")
     assert len({key("a"), key("./none"), key("a", "cuda"), key("a", threads=2)}) == 4
 
 
