@@ -11,7 +11,7 @@ REGULAR = (
     *("accept_damaged", "accumulate", "batch_size", "command", "compare", "crops", "csv", "data"),
     *("degradation", "denoise", "device", "dream.power", "dream.start", "fidelity", "format", "height", "hr"),
     *("html", "if_exists", "json", "learning_rate", "limit", "low", "lpips", "lr", "max_pixels", "max_side"),
-    *("name", "no_dream", "out", "partial", "plots", "powers", "precision", "preset", "private", "protocol"),
+    *("name", "no_dream", "out", "partial", "plots", "port", "powers", "precision", "preset", "private", "protocol"),
     *("recursive", "resume", "run_commands", "save_every", "save_outputs", "scale", "seed", "seeds", "stage"),
     *("speed_px", "steps", "stochasticity", "threads", "weights", "width", "work"),
 )
