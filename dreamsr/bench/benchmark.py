@@ -19,10 +19,10 @@ from dreamsr.bench.dataset import Dataset, open_datasets
 from dreamsr.bench.methods import Command, Interpolation, Method, Outputs
 from dreamsr.bench.places import Read, require_pictures, weights_files
 from dreamsr.bench.protocol import choose_protocol
-from dreamsr.bench.race import Sample, drawn_sample, speed
-from dreamsr.bench.speed import Speed
 from dreamsr.bench.store import Store, default_folder
 from dreamsr.bench.sweep import OnSweepProgress, Result, Sweep
+from dreamsr.bench.timing.race import Sample, drawn_sample, speed
+from dreamsr.bench.timing.speed import Speed
 from dreamsr.bench.weights import WeightsMethod, weights_name
 from dreamsr.core.device import choose_compute
 from dreamsr.data.shrinking import Degradation, parse_degradation
@@ -128,8 +128,8 @@ def bench(
     raised but listed under "failures", and the rest goes on.
     """
     with threads(request.threads):
-        datasets = _datasets(request)
-        methods, pairs = _methods(request, on_notice)
+        datasets = open_all(request)
+        methods, pairs = methods_of(request, on_notice)
         perceptual = Perceptual(request.lpips)
         if perceptual.missing:
             on_notice(perceptual.missing)
@@ -180,7 +180,8 @@ def threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _datasets(request: BenchRequest) -> list[Dataset]:
+def open_all(request: BenchRequest) -> list[Dataset]:
+    """The sets of a request; pictures are read later. Raises DataError and UsageError."""
     return open_datasets(
         [Path(folder) for folder in request.data],
         [Path(folder) for folder in request.low],
@@ -196,7 +197,7 @@ def _degradation(request: BenchRequest) -> Degradation:
     return parse_degradation(request.degradation, request.degradation_seed)
 
 
-def _methods(request: BenchRequest, on_notice: OnNotice) -> tuple[list[Method], list[tuple[str, str]]]:
+def methods_of(request: BenchRequest, on_notice: OnNotice) -> tuple[list[Method], list[tuple[str, str]]]:
     """The competitors in the order of the tables, and the pairs whose difference is of interest."""
     references = [*request.weights, *request.ablation]
     if not references and not (request.data and (request.outputs or request.commands)):

@@ -13,8 +13,8 @@ from dreamsr.bench.protocol import KnownSet, Protocol, cut_truth, known_set
 from dreamsr.core.pixels import Pixels
 from dreamsr.data.shrinking import Degradation
 from dreamsr.errors import DataError, ImageError
+from dreamsr.folders import ENDINGS
 from dreamsr.measure import metrics
-from dreamsr.pictures.folders import ENDINGS
 from dreamsr.pictures.picture import to_rgb_8_bit
 from dreamsr.pictures.read import read_picture
 

@@ -13,9 +13,9 @@ from dreamsr.bench.calibration import PUBLISHED, in_words
 from dreamsr.bench.dataset import Dataset
 from dreamsr.bench.plots import Plot
 from dreamsr.bench.report import Compared, number, plain
-from dreamsr.bench.speed import COLUMNS, SPEED_NOTE, cells
 from dreamsr.bench.stats import Estimate
 from dreamsr.bench.sweep import Result, png_base64
+from dreamsr.bench.timing.speed import COLUMNS, SPEED_NOTE, cells
 from dreamsr.html import encoded, template
 from dreamsr.measure.metrics import LPIPS_ALEX, METRICS, PSNR_Y, REPORTED, SSIM_Y, Metric
 
@@ -74,9 +74,35 @@ def page(report: Report, plots: Sequence[Plot]) -> bytes:
         speed_note=SPEED_NOTE,
         plots=plots,
         crops=_crop_rows(report),
+        crops_note="The most detailed place of each truth, chosen before any method ran, at twice its size. PSNR-Y and "
+        "LPIPS are those of the whole picture.",
+        natural=False,
         weights=_weights(data["weights"]),
         command_line=data["command_line"],
         ablation=json.dumps(plain(data["ablation"]), indent=1) if data["ablation"] else "",
+    )
+    return encoded(text)
+
+
+def sheet_page(
+    title: str, rows: Sequence[CropRow], warnings: Sequence[str], environment: Mapping[str, Any], command_line: str
+) -> bytes:
+    """A contact sheet: crops at 100 % and how they were made."""
+    text = template(PAGE).render(
+        title=title,
+        protocol={"summary": "no truth, so no figures: one place of each picture by every method"},
+        environment=environment,
+        warnings=warnings,
+        sections=[],
+        speed=Table((), ()),
+        plots=[],
+        crops=rows,
+        crops_note="The most detailed place of each small picture, chosen before any method ran; one pixel is one "
+        "pixel of the screen.",
+        natural=True,
+        weights=Table((), ()),
+        command_line=command_line,
+        ablation="",
     )
     return encoded(text)
 

@@ -14,7 +14,7 @@ from typing import Any
 from dreamsr.disk import ensure_folder, write_bytes_atomically
 from dreamsr.measure.score import Scores
 
-FORMAT = "dreamsr-bench-image-1"
+FORMAT = "dreamsr-bench-image-2"
 
 
 @dataclass(frozen=True)

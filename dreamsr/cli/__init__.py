@@ -34,7 +34,7 @@ RANK_0_SPEAKS_SECONDS = 2.0
 
 app = typer.Typer(
     name="dreamsr",
-    cls=console.ToldGroup,
+    cls=console.CarefulGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -63,9 +63,9 @@ app.command()(finetune)
 app.command()(bench)
 app.command()(study)
 app.command()(doctor)
-app.add_typer(weights_app, name="weights", cls=console.ToldGroup)
+app.add_typer(weights_app, name="weights", cls=console.CarefulGroup)
 for command in (*app.registered_commands, *weights_app.registered_commands):
-    command.cls = console.ToldCommand
+    command.cls = console.CarefulCommand
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -38,7 +38,7 @@ def show(report: Report, json_file: Path | None) -> None:
     for dataset in report.data["datasets"]:
         _show_dataset(report, dataset)
     if report.speed:
-        from dreamsr.bench.speed import COLUMNS, SPEED_NOTE, cells
+        from dreamsr.bench.timing.speed import COLUMNS, SPEED_NOTE, cells
 
         console.table(COLUMNS, [cells(one) for one in report.speed], title=f"speed at x{words['scale']}")
         console.say(SPEED_NOTE)

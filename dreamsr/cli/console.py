@@ -126,7 +126,7 @@ def table(
         console.print(drawn, width=None if console.is_terminal else 10_000, no_wrap=not console.is_terminal)
 
 
-class ToldCommand(TyperCommand):
+class CarefulCommand(TyperCommand):
     """A command whose help is written to stdout, or OutputError says why not."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -134,7 +134,7 @@ class ToldCommand(TyperCommand):
             super().format_help(ctx, formatter)
 
 
-class ToldGroup(TyperGroup):
+class CarefulGroup(TyperGroup):
     """The same for a command of commands."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:

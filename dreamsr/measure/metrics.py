@@ -215,6 +215,7 @@ PSNR_RGB = Metric(
 )  # fmt: skip
 LPIPS_ALEX = Metric("lpips_alex", "LPIPS", "", 4, "lower", 0.0005, "v0.1, RGB in [-1,1], whole image; network alex")
 LPIPS_VGG = Metric("lpips_vgg", "LPIPS-vgg", "", 4, "lower", 0.0005, "v0.1, RGB in [-1,1], whole image; network vgg")
+DISTS = Metric("dists_vgg", "DISTS", "", 4, "lower", 0.0005, "RGB in [0,1], whole image; network vgg16")
 LR_PSNR = Metric(
     "lr_psnr", "LR-PSNR", "dB", 2, "higher", 0.05,
     "dB, RGB, between the result shrunk by MATLAB's bicubic to 8 bit and the small image",
@@ -233,7 +234,7 @@ CONSISTENCY = Metric(
 
 METRICS = {
     metric.key: metric
-    for metric in (PSNR_Y, SSIM_Y, PSNR_RGB, LPIPS_ALEX, LPIPS_VGG, LR_PSNR, COLOUR_ERROR, CONSISTENCY)
+    for metric in (PSNR_Y, SSIM_Y, PSNR_RGB, LPIPS_ALEX, LPIPS_VGG, DISTS, LR_PSNR, COLOUR_ERROR, CONSISTENCY)
 }
 REPORTED = {key: metric for key, metric in METRICS.items() if metric is not CONSISTENCY}
 """Those of `dreamsr bench`: LR-PSNR says the same as consistency."""

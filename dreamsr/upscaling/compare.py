@@ -14,10 +14,10 @@ import numpy as np
 from dreamsr.disk import append_bytes, write_bytes_atomically
 from dreamsr.errors import OutputError, printable
 from dreamsr.html import encoded, template
-from dreamsr.pictures.bleed import bleed
 from dreamsr.pictures.lanczos import resized
 from dreamsr.pictures.picture import Metadata, Picture, to_8_bit
 from dreamsr.pictures.write import encode_picture
+from dreamsr.upscaling.bleed import bleed
 
 if TYPE_CHECKING:
     from dreamsr.core.pixels import Pixels

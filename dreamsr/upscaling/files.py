@@ -10,8 +10,8 @@ from pathlib import Path
 
 from dreamsr.disk import remove_stale_temps, temp_beside
 from dreamsr.errors import DreamsrError, OutputError
+from dreamsr.folders import Problem, is_file
 from dreamsr.outputs import require_place
-from dreamsr.pictures.folders import Problem, is_file
 from dreamsr.processes import Processes, joined
 from dreamsr.upscaling.claims import Claims, remove_stale_claims
 from dreamsr.upscaling.compare import ComparePage

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dreamsr.errors import DreamsrError, ImageError, OutputError, UsageError, printable
+from dreamsr.folders import Problem, Source, find_sources, identity, is_file
 from dreamsr.outputs import POLICIES, IfExists, Output, Protected, free_name, is_device, plan_outputs
-from dreamsr.pictures.folders import Problem, Source, find_sources, identity, is_file
 from dreamsr.pictures.picture import PictureInfo
 from dreamsr.pictures.read import DEFAULT_MAX_PIXELS, probe_picture
 from dreamsr.pictures.write import MAX_SIDE_PX

@@ -12,8 +12,8 @@ from typing import Protocol
 
 from dreamsr.disk import write_bytes_atomically
 from dreamsr.errors import DamagedError, DreamsrError, ImageError, OutputError
+from dreamsr.folders import is_file
 from dreamsr.outputs import require_place
-from dreamsr.pictures.folders import is_file
 from dreamsr.pictures.losses import not_written
 from dreamsr.pictures.picture import KEEPS_ALPHA, Picture
 from dreamsr.pictures.read import is_complete_picture, probe_picture, read_picture

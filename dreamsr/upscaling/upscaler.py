@@ -16,9 +16,9 @@ from dreamsr.core.model import build_denoiser
 from dreamsr.core.pixels import Pixels
 from dreamsr.errors import UsageError, WeightsError
 from dreamsr.measure.memory import automatic_tile_px, require_room
-from dreamsr.pictures.bleed import bleed, enlarged_alpha
 from dreamsr.pictures.lanczos import resized
 from dreamsr.pictures.picture import Picture
+from dreamsr.upscaling.bleed import bleed, enlarged_alpha
 from dreamsr.upscaling.fitting import fit
 from dreamsr.upscaling.python_images import as_pictures
 from dreamsr.upscaling.settings import OnProgress, Progress, Settings

@@ -23,7 +23,7 @@ from PIL import Image
 
 from dreamsr import cli
 from dreamsr.cli import upscale_view
-from dreamsr.pictures.folders import Source
+from dreamsr.folders import Source
 from dreamsr.pictures.read import read_picture
 from dreamsr.upscaling.plan import Job
 

@@ -155,7 +155,12 @@ class Validator:
 
 
 def open_validation(folder: Path, config: TrainConfig, out: Path) -> Validator:
-    """A validator on the first `valid_limit` usable pictures of a folder and its folders, by name.
+    """A validator on `examples_below` a folder, which raises the same."""
+    return Validator(examples_below(folder, config), config, out)
+
+
+def examples_below(folder: Path, config: TrainConfig) -> list[Example]:
+    """The first `valid_limit` usable pictures of a folder and its folders, by name.
 
     The small ones are made by the run's own degradation. Pictures that are damaged or too small are passed over.
     Raises DataError for a missing folder and where no picture is usable.
@@ -176,7 +181,7 @@ def open_validation(folder: Path, config: TrainConfig, out: Path) -> Validator:
     if not examples:
         reason = f"; first problem: {refused[0]}" if refused else ""
         raise DataError(f"{printable(folder)}: no usable picture found{reason}; give `valid` a folder with pictures")
-    return Validator(examples, config, out)
+    return examples
 
 
 def degraded_example(name: str, large: Pixels, config: TrainConfig, *, number: int) -> Example:
