@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from dreamsr.bench.benchmark import Report
-from dreamsr.bench.calibration import PUBLISHED, in_words
 from dreamsr.bench.dataset import Dataset
 from dreamsr.bench.plots import Plot
-from dreamsr.bench.report import Compared, number, plain
+from dreamsr.bench.report import Compared, SetFacts, number, plain
 from dreamsr.bench.stats import Estimate
 from dreamsr.bench.sweep import Result, png_base64
 from dreamsr.bench.timing.speed import COLUMNS, SPEED_NOTE, cells
@@ -62,14 +61,13 @@ class CropRow:
 
 def page(report: Report, plots: Sequence[Plot]) -> bytes:
     """The whole page, UTF-8; nothing in it is fetched from elsewhere."""
-    data = report.data
-    names = ", ".join(d["name"] for d in data["datasets"]) or "speed"
+    names = ", ".join(one.name for one in report.sets) or "speed"
     text = template(PAGE).render(
-        title=f"dreamsr bench: {names} ×{data['protocol']['scale']}",
-        protocol=data["protocol"],
-        environment=data["environment"],
-        warnings=_warnings(data),
-        sections=[_section(report, dataset["name"]) for dataset in data["datasets"]],
+        title=f"dreamsr bench: {names} ×{report.request.scale}",
+        protocol=report.protocol,
+        environment=report.environment,
+        warnings=_warnings(report),
+        sections=[_section(report, facts) for facts in report.sets],
         speed=Table(COLUMNS, [cells(one) for one in report.speed]),
         speed_note=SPEED_NOTE,
         plots=plots,
@@ -77,9 +75,12 @@ def page(report: Report, plots: Sequence[Plot]) -> bytes:
         crops_note="The most detailed place of each truth, chosen before any method ran, at twice its size. PSNR-Y and "
         "LPIPS are those of the whole picture.",
         natural=False,
-        weights=_weights(data["weights"]),
-        command_line=data["command_line"],
-        ablation=json.dumps(plain(data["ablation"]), indent=1) if data["ablation"] else "",
+        weights=Table(
+            ("name", "sha256", "dtype", "device", "file"),
+            [(one.name, one.sha256, one.dtype, one.device, one.file) for one in report.weights],
+        ),
+        command_line=report.command_line,
+        ablation=json.dumps(plain(report.ablation), indent=1) if report.ablation else "",
     )
     return encoded(text)
 
@@ -107,29 +108,27 @@ def sheet_page(
     return encoded(text)
 
 
-def _warnings(data: Mapping[str, Any]) -> list[str]:
-    lines = [f"{f['method']} did not finish {f['dataset']}: {f['message']}" for f in data["failures"]]
-    lines += [f"{h['method']} on {h['dataset']}: {h['text']} ({h['images']} images)" for h in data["hints"]]
+def _warnings(report: Report) -> list[str]:
+    lines = [f"{f.method} did not finish {f.dataset}: {f.message}" for f in report.failures]
+    lines += [hint.words for hint in report.hints]
     return lines + [
-        f"bicubic on {c['dataset']} gives {in_words(c)} by the {c['protocol']} protocol, "
-        f"but {in_words(c, PUBLISHED)} is published: these files are other ones"
-        for c in data["calibration"]
-        if not c["agrees"]
+        f"bicubic on {c.dataset} gives {c.ours} by the {c.protocol} protocol, "
+        f"but {c.published} is published: these files are other ones"
+        for c in report.calibration
+        if not c.agrees
     ]
 
 
-def _section(report: Report, name: str) -> Section:
-    facts = next(d for d in report.data["datasets"] if d["name"] == name)
-    note = f"{facts['images']} pictures, {facts['megapixels']:.3f} megapixels of small images, "
-    note += f"sha256 {facts['sha256'][:16]}. "
+def _section(report: Report, facts: SetFacts) -> Section:
+    note = f"{facts.images} pictures, {facts.megapixels:.3f} megapixels of small images, sha256 {facts.sha256[:16]}. "
     note += "In brackets: 95 % bootstrap intervals over images; ± is the deviation over seeds."
     calibration = [
-        f"Checked against the published figures: bicubic by the {c['protocol']} protocol gives {in_words(c)}, "
-        "as published."
-        for c in report.data["calibration"]
-        if c["dataset"] == name and c["agrees"]
+        f"Checked against the published figures: bicubic by the {c.protocol} protocol gives {c.ours}, as published."
+        for c in report.calibration
+        if c.dataset == facts.name and c.agrees
     ]
-    return Section(name, note, calibration, _figures(report, name), _pairs(report.differences, name))
+    pairs = _pairs(report.differences, facts.name)
+    return Section(facts.name, note, calibration, _figures(report, facts.name), pairs)
 
 
 def _figures(report: Report, name: str) -> Table:
@@ -155,11 +154,6 @@ def _pairs(differences: Sequence[Compared], name: str) -> Table:
         if d.dataset == name and METRICS[d.metric] in MAIN and not d.stochasticity
     ]  # fmt: skip
     return Table(columns, rows)
-
-
-def _weights(facts: Sequence[Mapping[str, Any]]) -> Table:
-    columns = ["name", "sha256", "dtype", "device", "file"]
-    return Table(columns, [[str(one[column]) for column in columns] for one in facts])
 
 
 def _crop_rows(report: Report) -> list[CropRow]:

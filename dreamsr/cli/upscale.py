@@ -82,7 +82,8 @@ Weights = Annotated[
         "-w",
         metavar="NAME",
         autocompletion=completion.weights,
-        help="A name from `dreamsr weights list`, a file, a run's folder, or user/repo on the Hub.",
+        help="auto: those that suit each picture; or a name from `dreamsr weights list`, a file, a run's folder, or "
+        "user/repo on the Hub.",
         rich_help_panel=LOOK,
     ),
 ]
@@ -99,10 +100,12 @@ Fidelity = Annotated[
     float, typer.Option(metavar="0..1", help="0 for most texture, 1 for most faithful.", rich_help_panel=LOOK)
 ]
 Denoise = Annotated[
-    float,
+    float | None,
     typer.Option(
         metavar="0..1",
-        help="1 repairs noise and compression as the weights learnt to, 0 leaves them as they are.",
+        help="1 repairs noise and compression as the weights learnt to, 0 leaves them as they are. Default: repairs; "
+        "`-w auto` spares pictures that show no damage.",
+        show_default=False,
         rich_help_panel=LOOK,
     ),
 ]
@@ -225,10 +228,10 @@ def upscale(
     width: Width = None,
     height: Height = None,
     max_side: MaxSide = None,
-    weights: Weights = "photo-x4",
+    weights: Weights = "auto",
     steps: Steps = None,
     fidelity: Fidelity = 0.0,
-    denoise: Denoise = 1.0,
+    denoise: Denoise = None,
     seed: Seed = 0,
     match: Match = True,
     format: Format = None,
@@ -260,10 +263,10 @@ def upscale(
     from dreamsr.upscaling.plan import UpscaleRequest
     from dreamsr.upscaling.settings import Settings
     from dreamsr.upscaling.stages import Options
-    from dreamsr.weights.registry import denoise_partner
+    from dreamsr.weights.registry import candidates
 
     size = _size(scale, width, height, max_side)
-    denoise_partner(weights, denoise)  # told before any work, and by --dry-run
+    candidates(weights, denoise)  # told before any work, and by --dry-run
     settings = Settings(steps=steps, seed=seed, fidelity=fidelity, tile_px=_tile(tile), match=match)
     policy, limit = cast("IfExists", if_exists), DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
     data = _standard_input(inputs)
@@ -336,7 +339,7 @@ def _check_streams(request: UpscaleRequest, *, as_json: bool) -> None:
 
 
 def _upscaler(
-    weights: str, device: str, precision: Literal["auto", "bf16", "fp32"], denoise: float, report: UpscaleReport
+    weights: str, device: str, precision: Literal["auto", "bf16", "fp32"], denoise: float | None, report: UpscaleReport
 ) -> Upscaler:
     from dreamsr.processes import local_device
     from dreamsr.upscaling.upscaler import Upscaler

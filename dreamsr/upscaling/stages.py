@@ -21,14 +21,21 @@ from dreamsr.pictures.write import encode_picture
 from dreamsr.upscaling.compare import ComparePage, make_slider
 from dreamsr.upscaling.outcome import Outcome, Status
 from dreamsr.upscaling.plan import Job, UpscaleRequest, planned_anew
-from dreamsr.upscaling.settings import OnProgress, Settings
+from dreamsr.upscaling.settings import OnChoice, OnProgress, Settings
 
 
 class Enlarger(Protocol):
     """What the batch needs of an `Upscaler`."""
 
     def enlarge_picture(
-        self, picture: Picture, height: int, width: int, settings: Settings, *, on_progress: OnProgress | None = None
+        self,
+        picture: Picture,
+        height: int,
+        width: int,
+        settings: Settings,
+        *,
+        on_progress: OnProgress | None = None,
+        on_choice: OnChoice | None = None,
     ) -> Picture: ...
 
 
@@ -54,6 +61,7 @@ class Task:
     small: Picture | None = None
     large: Picture | None = None
     notes: tuple[str, ...] = ()
+    weights: str | None = None
     consistency_db: float | None = None
     seconds: float = 0.0
 
@@ -71,6 +79,7 @@ class Task:
             job.height,
             job.format,
             round(self.seconds, 3),
+            self.weights,
             self.consistency_db,
             self.notes,
         )
@@ -123,12 +132,16 @@ class Stages:
         """The large picture from the small one."""
         if task.status is not None or task.small is None:
             return
+
+        def on_choice(weights: str) -> None:
+            task.weights = weights
+
         with self._stage(task):
             if self.upscaler is None:
                 self.upscaler = self._loaded()
             job = task.job
             task.large = self.upscaler.enlarge_picture(
-                task.small, job.height, job.width, self.settings, on_progress=on_progress
+                task.small, job.height, job.width, self.settings, on_progress=on_progress, on_choice=on_choice
             )
 
     def write(self, task: Task) -> None:

@@ -230,6 +230,7 @@ def test_json_has_one_line_per_file_and_nothing_else(upscale: Run, capsys: pytes
     assert said.err == ""
     first = lines(said.out)[0]
     assert first.pop("seconds") >= 0
+    assert first.pop("weights").endswith(".safetensors")
     assert first == {
         "input": "a.png",
         "output": "a_x4.png",

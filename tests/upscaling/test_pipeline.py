@@ -41,6 +41,7 @@ class Repeater:
         settings: Settings,  # noqa: ARG002
         *,
         on_progress: OnProgress | None = None,
+        on_choice: object = None,  # noqa: ARG002
     ) -> Picture:
         self.count += 1
         self.during(self.count - 1)
