@@ -31,7 +31,7 @@ NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Only show the add
 def serve(
     port: Port = 0,
     no_browser: NoBrowser = False,
-    weights: Weights = "photo-x4",
+    weights: Weights = "auto",
     max_pixels: MaxPixels = None,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -46,12 +46,14 @@ def serve(
         raise UsageError(f"the page needs a server that is not installed: {INSTALL}")
     from dreamsr.pictures.read import DEFAULT_MAX_PIXELS
     from dreamsr.serving.server import running
+    from dreamsr.weights.registry import candidates
     from dreamsr.weights.resolve import resolve_weights
 
     number_format = checked_precision(precision)
     limit = DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
     use_threads(threads)
-    resolve_weights(weights, on_notice=console.note)  # fetched now, or told now that they cannot be had
+    for name in candidates(weights, None):
+        resolve_weights(name, on_notice=console.note)  # fetched now, or told now that they cannot be had
 
     def make(choices: Choices, on_notice: Callable[[str], None], on_download: Callable[[int, int], None]) -> Upscaler:
         return _upscaler(choices, device, number_format, on_notice, on_download)

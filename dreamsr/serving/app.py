@@ -171,6 +171,7 @@ def _plain(entry: Queued) -> dict[str, Any]:
         "input_size": entry.input_size,
         "size": entry.size,
         "format": entry.format,
+        "weights": entry.weights or entry.choices.weights,
         "choices": dataclasses.asdict(entry.choices),
         "result": None if result is None else {"name": result.name, "bytes": result.stat().st_size},
         "compares": entry.compare is not None,

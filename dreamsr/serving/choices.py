@@ -14,25 +14,28 @@ from dreamsr.upscaling.settings import Settings
 from dreamsr.upscaling.sizes import Size
 from dreamsr.upscaling.stages import Options
 from dreamsr.weights.inventory import holdings
-from dreamsr.weights.registry import denoise_partner, describe_weights
+from dreamsr.weights.registry import AUTOMATIC, automatic_weights, candidates, describe_weights
 
 FIELD = re.compile(r"`([a-z_.]+)`")
 
 
 @dataclass(frozen=True)
 class Choices:
-    """How one picture is to be enlarged. `format` "" is the picture's own. Raises UsageError for what cannot be."""
+    """How one picture is to be enlarged. Raises UsageError for what cannot be.
+
+    denoise: None for what suits the weights, and with `AUTOMATIC` the picture. format: "" for the picture's own.
+    """
 
     weights: str
     scale: float = 4.0
-    denoise: float = 1.0
+    denoise: float | None = None
     fidelity: float = 0.0
     format: str = ""
     accept_damaged: bool = False
 
     def __post_init__(self) -> None:
         self.size, self.settings, parse_format(self.format or None)  # each refuses what cannot be
-        denoise_partner(self.weights, self.denoise)
+        candidates(self.weights, self.denoise)
 
     @property
     def size(self) -> Size:
@@ -78,7 +81,9 @@ def offers(first: str) -> list[Offer]:
         for holding in holdings()
         if holding.state in ("bundled", "cached", "remote") and (entry := holding.entry)
     ]
-    if describe_weights(first) is None:
+    denoises = any(entry.denoise_partner for entry in automatic_weights())
+    found.insert(0, Offer(AUTOMATIC, "Those that suit each picture, by its scale and its signs of damage", denoises))
+    if describe_weights(first) is None and first != AUTOMATIC:
         found.append(Offer(first, "as given to dreamsr serve", denoises=False))
     return sorted(found, key=lambda offer: offer.name != first)
 

@@ -26,7 +26,7 @@ function chosen() {
   return {
     weights: values.get("weights"),
     scale: form.scale.valueAsNumber,
-    denoise: form.denoise.disabled ? 1 : form.denoise.valueAsNumber,
+    denoise: form.denoise.disabled ? null : form.denoise.valueAsNumber,
     fidelity: form.fidelity.valueAsNumber,
     format: values.get("format"),
     accept_damaged: values.has("accept_damaged"),
@@ -41,11 +41,11 @@ function explain() {
   const weights = form.weights.selectedOptions[0].dataset;
   const megabytes = Number(weights.megabytes);
   $("weights-about").textContent = weights.about + (megabytes ? ` (fetched when first used: ${megabytes} MB)` : "");
-  form.denoise.disabled = weights.denoises !== "true";
-  $("denoise-about").hidden = form.denoise.disabled;
+  form.denoise_myself.disabled = weights.denoises !== "true";
+  form.denoise.disabled = form.denoise_myself.disabled || !form.denoise_myself.checked;
   for (const output of form.querySelectorAll("output")) {
     const range = $(output.htmlFor);
-    output.textContent = range.disabled ? "as these weights do" : range.valueAsNumber.toFixed(2);
+    output.textContent = range.disabled ? "automatic" : range.valueAsNumber.toFixed(2);
   }
 }
 
@@ -210,7 +210,7 @@ function facts(picture) {
   if (!picture.size?.[0]) return "";
   return [
     `${across(picture.input_size)} → ${across(picture.size)} px`,
-    picture.choices.weights,
+    picture.weights,
     picture.format === "WEBP" ? "WebP" : picture.format,
   ].join(" · ");
 }

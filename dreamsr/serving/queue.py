@@ -37,7 +37,10 @@ class Cancelled(BaseException):
 
 @dataclass(frozen=True)
 class Queued:
-    """One picture on the page. Sizes in pixels, 0 where unknown; `doing` tells what it waits for, such as weights."""
+    """One picture on the page. Sizes in pixels, 0 where unknown.
+
+    `doing` tells what it waits for, such as weights to be fetched; `weights` which it was enlarged by in the end.
+    """
 
     id: str
     upload: Path
@@ -52,6 +55,7 @@ class Queued:
     input_size: tuple[int, int] = (0, 0)
     size: tuple[int, int] = (0, 0)
     format: str = ""
+    weights: str = ""
     result: Path | None = None
     compare: Path | None = None
 
@@ -65,7 +69,7 @@ class PictureQueue:
     def __init__(self, folder: Path, *, max_pixels: int, make_enlarger: MakeEnlarger) -> None:
         self.folder, self.max_pixels = folder, max_pixels
         self._make_enlarger = make_enlarger
-        self._loaded: tuple[tuple[str, float], Enlarger] | None = None
+        self._loaded: tuple[tuple[str, float | None], Enlarger] | None = None
         self._entries: dict[str, Queued] = {}
         self._changed = threading.Condition()
         self._number = 0
@@ -195,7 +199,8 @@ class PictureQueue:
             return
         notes = tuple(self._told(note) for note in (*outcome.notes, trouble) if note)
         compare = page if page.is_file() else None
-        self._end(id, state="done", notes=notes, result=Path(outcome.output), compare=compare, fraction=1.0)
+        told = {"notes": notes, "weights": outcome.weights or "", "fraction": 1.0}
+        self._end(id, state="done", result=Path(outcome.output), compare=compare, **told)
 
     def _end(self, id: str, **changes: Any) -> None:
         """The last change of a picture, cancelled or not."""

@@ -17,7 +17,7 @@ import pytest
 from dreamsr.pictures.picture import Picture
 from dreamsr.pictures.read import DEFAULT_MAX_PIXELS
 from dreamsr.serving.server import running
-from dreamsr.upscaling.settings import OnProgress, Progress, Settings
+from dreamsr.upscaling.settings import OnChoice, OnProgress, Progress, Settings
 from dreamsr.upscaling.upscaler import Upscaler
 
 Answer = tuple[int, Any]
@@ -84,9 +84,18 @@ class Patient:
         self.names: list[tuple[int, int]] = []
 
     def enlarge_picture(
-        self, picture: Picture, height: int, width: int, _: Settings, *, on_progress: OnProgress | None = None
+        self,
+        picture: Picture,
+        height: int,
+        width: int,
+        _: Settings,
+        *,
+        on_progress: OnProgress | None = None,
+        on_choice: OnChoice | None = None,
     ) -> Picture:
         """The same pixels, repeated."""
+        if on_choice is not None:
+            on_choice("patient")
         self.names.append((picture.width, picture.height))
         while not self.go.wait(0.01):
             if on_progress is not None:

@@ -91,13 +91,15 @@ def test_choices_are_told_checked_and_kept_for_what_comes_next(
 ) -> None:
     one, two = pictures(tmp_path / "mine", "1.png", "2.png")
     opened(browser, visitor)
-    assert browser.evaluate("document.querySelector('#denoise').disabled")  # the tiny weights have no partner
+    assert browser.evaluate("document.querySelector('#denoise_myself').disabled")  # the tiny weights have no partner
     choose = (
         "((name, value) => { const field = document.forms.choices.elements[name]; field.value = value;"
         "for (const kind of ['input', 'change']) field.dispatchEvent(new Event(kind, {bubbles: true})); })"
     )
-    browser.evaluate(f"{choose}('weights', 'photo-x4')")
-    assert not browser.evaluate("document.querySelector('#denoise').disabled")
+    browser.evaluate(f"{choose}('weights', 'auto')")
+    assert browser.evaluate("chosen().denoise") is None
+    browser.click("#denoise_myself")
+    assert browser.evaluate("chosen().denoise") == 1
     browser.evaluate(f"{choose}('weights', {json.dumps(visitor.weights)})")
     browser.evaluate(f"{choose}('scale', '20')")
     problem = "document.querySelector('#problem').textContent"

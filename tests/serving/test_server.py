@@ -292,13 +292,14 @@ def test_the_defaults_are_those_of_the_command() -> None:
             continue
         told = command[field.name].default
         assert field.default == (DEFAULT_SCALE if field.name == "scale" else told or field.default), field.name
-    assert offers("photo-x4")[0].name == command["weights"].default
+    assert offers(command["weights"].default)[0].name == command["weights"].default
 
 
 def test_the_weights_offered_can_be_had_and_say_what_they_do() -> None:
     found = {offer.name: offer for offer in offers("clean-x4")}
     assert next(iter(found)) == "clean-x4"
     assert found["photo-x4"].denoises
+    assert found["auto"].denoises
     assert not found["clean-x4"].denoises
     assert found["photo-x4"].fetch_bytes == 0
     assert offers("user/repo")[0].name == "user/repo"
@@ -417,7 +418,8 @@ def test_progress_is_told(serve: Serve, patient: Patient) -> None:
             pass
         assert visitor.wait(entry["id"], "working")["seconds"] >= 0
         patient.go.set()
-        assert visitor.wait(entry["id"], "done")["fraction"] == 1
+        done = visitor.wait(entry["id"], "done")
+        assert (done["fraction"], done["weights"]) == (1, "patient")
 
 
 def test_work_and_waiting_can_be_cancelled(serve: Serve, patient: Patient) -> None:
