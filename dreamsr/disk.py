@@ -121,6 +121,12 @@ def _remove_folders_of_the_dead(place: Path, kind: str) -> None:
                 shutil.rmtree(entry.path, ignore_errors=True)  # which follows no links
 
 
+def cache_folder() -> Path:
+    """`dreamsr` in the user's folder for what can be made again (XDG_CACHE_HOME); it need not exist."""
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "dreamsr"
+
+
 def ensure_folder(folder: Path, *, advice: str = "") -> None:
     """Make `folder` and those above it where they are missing. Raises OutputError, which ends in `advice`."""
     try:

@@ -25,7 +25,7 @@ PAGE = Path(__file__).with_suffix(".html")
 
 
 @dataclass(frozen=True)
-class Table:
+class Grid:
     """Headings, and rows of as many texts each."""
 
     columns: Sequence[str]
@@ -39,8 +39,8 @@ class Section:
     name: str
     note: str
     calibration: Sequence[str]
-    figures: Table
-    pairs: Table
+    figures: Grid
+    pairs: Grid
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,14 @@ def page(report: Report, plots: Sequence[Plot]) -> bytes:
         environment=report.environment,
         warnings=_warnings(report),
         sections=[_section(report, facts) for facts in report.sets],
-        speed=Table(COLUMNS, [cells(one) for one in report.speed]),
+        speed=Grid(COLUMNS, [cells(one) for one in report.speed]),
         speed_note=SPEED_NOTE,
         plots=plots,
         crops=_crop_rows(report),
         crops_note="The most detailed place of each truth, chosen before any method ran, at twice its size. PSNR-Y and "
         "LPIPS are those of the whole picture.",
         natural=False,
-        weights=Table(
+        weights=Grid(
             ("name", "sha256", "dtype", "device", "file"),
             [(one.name, one.sha256, one.dtype, one.device, one.file) for one in report.weights],
         ),
@@ -95,13 +95,13 @@ def sheet_page(
         environment=environment,
         warnings=warnings,
         sections=[],
-        speed=Table((), ()),
+        speed=Grid((), ()),
         plots=[],
         crops=rows,
         crops_note="The most detailed place of each small picture, chosen before any method ran; one pixel is one "
         "pixel of the screen.",
         natural=True,
-        weights=Table((), ()),
+        weights=Grid((), ()),
         command_line=command_line,
         ablation="",
     )
@@ -131,7 +131,7 @@ def _section(report: Report, facts: SetFacts) -> Section:
     return Section(facts.name, note, calibration, _figures(report, facts.name), pairs)
 
 
-def _figures(report: Report, name: str) -> Table:
+def _figures(report: Report, name: str) -> Grid:
     entries = [entry for entry in report.summary if entry.dataset == name]
     metrics = [metric for key, metric in REPORTED.items() if any(key in entry.metrics for entry in entries)]
     columns = ["method", "steps", "stoch.", *(metric.heading for metric in metrics), "s / MP", "peak MB"]
@@ -141,10 +141,10 @@ def _figures(report: Report, name: str) -> Table:
          number(entry.seconds_per_megapixel, 2), number(entry.peak_memory_mb, 0)]
         for entry in entries
     ]  # fmt: skip
-    return Table(columns, rows)
+    return Grid(columns, rows)
 
 
-def _pairs(differences: Sequence[Compared], name: str) -> Table:
+def _pairs(differences: Sequence[Compared], name: str) -> Grid:
     columns = ["paired difference", "steps", "metric", "mean", "95 % interval", "better on", "interval leaves out 0"]
     rows = [
         [f"{d.a} − {d.b}", number(d.steps, 0), METRICS[d.metric].heading, f"{d.mean:+.4f}",
@@ -153,7 +153,7 @@ def _pairs(differences: Sequence[Compared], name: str) -> Table:
         for d in differences
         if d.dataset == name and METRICS[d.metric] in MAIN and not d.stochasticity
     ]  # fmt: skip
-    return Table(columns, rows)
+    return Grid(columns, rows)
 
 
 def _crop_rows(report: Report) -> list[CropRow]:

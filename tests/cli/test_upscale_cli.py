@@ -623,6 +623,16 @@ def test_a_word_comes_where_planning_takes_more_than_a_second(
     assert capsys.readouterr().err == "looking at 20000 files\n"
 
 
+def test_a_word_comes_where_finding_files_takes_more_than_a_second(
+    upscale: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(upscale_view, "SILENT_SECONDS", -1.0)
+    draw("in/a.png")
+    draw("in/b.png")
+    assert upscale("in", "-o", "out", "--dry-run") == 0
+    assert capsys.readouterr().err.startswith("finding pictures\nlooking at 2 files\n")
+
+
 def test_an_interrupted_batch_says_how_to_go_on(
     upscale: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
