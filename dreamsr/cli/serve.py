@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dreamsr.cli import console
+from dreamsr.cli import picture_options as ask
 from dreamsr.cli.options import Threads, checked_precision, use_threads
-from dreamsr.cli.signals import ending_cleanly
-from dreamsr.cli.upscale import Device, MaxPixels, Precision, Weights
 from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,10 +30,10 @@ NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Only show the add
 def serve(
     port: Port = 0,
     no_browser: NoBrowser = False,
-    weights: Weights = "auto",
-    max_pixels: MaxPixels = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
+    weights: ask.Weights = "auto",
+    max_pixels: ask.MaxPixels = None,
+    device: ask.Device = "auto",
+    precision: ask.Precision = "auto",
     threads: Threads = None,
 ) -> None:
     """Enlarge pictures on a page in your browser.
@@ -46,6 +45,7 @@ def serve(
         raise UsageError(f"the page needs a server that is not installed: {INSTALL}")
     from dreamsr.pictures.read import DEFAULT_MAX_PIXELS
     from dreamsr.serving.server import running
+    from dreamsr.upscaling.files import ending_cleanly
     from dreamsr.weights.registry import candidates
     from dreamsr.weights.resolve import resolve_weights
 
