@@ -9,8 +9,6 @@ import torch
 
 from dreamsr.errors import DeviceError
 
-DeviceName = Literal["auto", "cuda", "mps", "cpu"]
-
 
 @dataclass(frozen=True)
 class Compute:
