@@ -94,9 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _collect_less() -> None:
-    """Look for garbage after 50,000 new objects instead of 700, and not at the end, when all memory is given back anyway.
+    """Look for garbage after 50,000 new objects instead of 700, and not at the end, when all memory is given back.
 
-    Loading torch makes a million objects that stay, and looking through them takes half a second of a short command.
+    Loading torch makes a million objects that stay: looking through them takes half a second of a short command.
     """
     gc.set_threshold(50_000, 20, 20)
     atexit.register(gc.freeze)

@@ -23,3 +23,8 @@ def unread_coding(data: bytes) -> str:
             break
         at += 1 if marker == 0xFF else 2 + struct.unpack_from(">H", data, at + 2)[0]
     return ""
+
+
+def is_ended(data: bytes) -> bool:
+    """Whether an end marker stands behind the last pixels; neither marker occurs within coded ones."""
+    return data.rfind(END_OF_IMAGE) > data.rfind(bytes([0xFF, START_OF_SCAN]))
