@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 Config = TypeVar("Config")
-Place = tuple[str, ...]
+Keys = tuple[str, ...]
 """The keys that lead to a value, outermost first."""
 CHOICE = "choice"
 
@@ -65,7 +65,7 @@ def unused_field(cls: type[Any], values: Mapping[str, Any], asked: Mapping[str, 
 
 
 def _unused(
-    cls: type[Any], values: Mapping[str, Any], asked: Mapping[str, Any], place: Place
+    cls: type[Any], values: Mapping[str, Any], asked: Mapping[str, Any], place: Keys
 ) -> tuple[str, list[str]] | None:
     used = {key: kind for key, kind, field in _entries(cls, values) if field is not None}
     for key, value in asked.items():
@@ -97,7 +97,7 @@ def _plain(value: Any) -> Any:
     return "inf" if isinstance(value, float) and math.isinf(value) else value
 
 
-def _built(cls: type[Any], values: Any, place: Place) -> Any:
+def _built(cls: type[Any], values: Any, place: Keys) -> Any:
     """One dataclass; its own checks tell what is impossible, pydantic what is of a wrong type."""
     if not isinstance(values, Mapping):
         raise _wrong(place or (cls.__name__,), "Input should be an object")
@@ -139,7 +139,7 @@ def _is_required(cls: type[Any], field: str) -> bool:
     return one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
 
 
-def _leaf(kind: Any, value: Any, place: Place) -> Any:
+def _leaf(kind: Any, value: Any, place: Keys) -> Any:
     """A number, a text, or a tuple of them."""
     from pydantic import ValidationError
 
@@ -165,5 +165,5 @@ def _numbers(value: Any) -> Any:
     return math.inf if value == "inf" else value
 
 
-def _wrong(place: Place, problem: str) -> ConfigError:
+def _wrong(place: Keys, problem: str) -> ConfigError:
     return ConfigError(f"{'.'.join(place)}: {problem}")

@@ -1,18 +1,23 @@
 """kill -9 at random moments of a batch: nothing truncated, nothing lost, nothing left behind.
 
     python -m tests.kill --times 100 --seed 0
+    python -m tests.kill --times 100 --processes 2
 
-Each time a batch is started in a fresh process, killed at a random moment, checked, and run again to its end.
+Each time a batch is started in fresh processes that share it, some of them are killed at a random moment, what is there
+is checked, the others are awaited, who must complete it, and it is run again to its end.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import os
 import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -43,21 +48,37 @@ def furnish(folder: Path) -> tuple[Path, Path]:
     return folder / "in", weights
 
 
-def start(arguments: list[str]) -> int:
+def start(arguments: list[str], said: Path) -> int:
     """The process id of a copy of this process that runs one command line. Forking saves loading torch anew."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
+            os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 1)
             code = cli.main(arguments)
         finally:
             os._exit(code)
     return child
 
 
+def end_of(child: int) -> int:
+    """Its exit code, once it has ended."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def done_in(*said: Path) -> Counter[str]:
+    """How often each result was made, as far as the processes came to tell."""
+    told = [json.loads(line) for path in said for line in path.read_text().splitlines() if line.endswith("}")]
+    return Counter(entry["output"] for entry in told if entry["status"] == "done")
+
+
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file in a folder, hidden ones too."""
-    return {path.name: path.read_bytes() for path in folder.iterdir()} if folder.is_dir() else {}
+    """Every file in a folder, hidden ones too; others may be at work there."""
+    found = {}
+    for path in folder.iterdir() if folder.is_dir() else ():
+        with contextlib.suppress(FileNotFoundError):
+            found[path.name] = path.read_bytes()
+    return found
 
 
 def wait_for(out: Path, results: int) -> None:
@@ -78,10 +99,24 @@ def check(out: Path, inputs: dict[str, bytes], source: Path, whole: dict[str, by
     return len(finished), len(found) - len(finished)
 
 
+def kill_some(arguments: list[str], out: Path, processes: int, rng: np.random.Generator, seconds: float) -> list[int]:
+    """Start a batch and kill at least one of its processes within so many seconds of a random result; the others."""
+    children = [start(arguments, out.with_suffix(f".{number}")) for number in range(processes)]
+    wait_for(out, int(rng.integers(0, COUNT)))
+    time.sleep(float(rng.uniform(0, seconds)))
+    killed = rng.permutation(children)[: rng.integers(1, processes + 1)].tolist()
+    for child in killed:
+        os.kill(child, signal.SIGKILL)
+    for child in killed:
+        os.waitpid(child, 0)
+    return [child for child in children if child not in killed]
+
+
 def main() -> int:
     """Kill as often as asked; raises AssertionError where a promise is broken."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=100, help="how often to kill")
+    parser.add_argument("--processes", type=int, default=1, help="how many share each batch")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
@@ -90,27 +125,30 @@ def main() -> int:
         folder = Path(name)
         source, weights = furnish(folder)
         inputs = contents(source)
-        common = ["upscale", str(source), "-q", "-w", str(weights), "--device", "cpu", "--if-exists", "skip"]
+        common = ["upscale", str(source), "-q", "--json", "-w", str(weights), "--device", "cpu", "--if-exists", "skip"]
         began = time.monotonic()
-        assert os.waitstatus_to_exitcode(os.waitpid(start([*common, "-o", str(folder / "whole")]), 0)[1]) == 0
+        assert end_of(start([*common, "-o", str(folder / "whole")], folder / "said")) == 0
         took, whole = time.monotonic() - began, contents(folder / "whole")
         assert len(whole) == COUNT
-        counts = []
+        counts, twice, survived = [], 0, 0
         for number in range(chosen.times):
             out = folder / f"out{number}"
-            child = start([*common, "-o", str(out)])
-            wait_for(out, int(rng.integers(0, COUNT)))
-            time.sleep(float(rng.uniform(0, took / COUNT)))
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+            arguments = [*common, "-o", str(out)]
+            alive = kill_some(arguments, out, chosen.processes, rng, took / COUNT)
             counts.append(check(out, inputs, source, whole))
-            assert os.waitstatus_to_exitcode(os.waitpid(start([*common, "-o", str(out)]), 0)[1]) == 0
+            assert [end_of(child) for child in alive] == [0] * len(alive)
+            if alive:
+                survived += 1
+                assert check(out, inputs, source, whole)[0] == COUNT, "who was left did not complete the batch"
+            assert end_of(start(arguments, out.with_suffix(".again"))) == 0
             assert check(out, inputs, source, whole) == (COUNT, 0), "the rerun did not complete, or left files"
+            twice += sum(times - 1 for times in done_in(*folder.glob(f"out{number}.*")).values())
     finished = [count for count, _ in counts]
+    shared = f"; {survived} times others completed them, and {twice} results were made twice" if survived else ""
     sys.stdout.write(
         f"killed {chosen.times} times in batches of {COUNT}, after {min(finished)} to {max(finished)} results "
-        f"(mean {sum(finished) / len(finished):.1f}), {sum(left for _, left in counts)} times with a temporary file "
-        "to clear; nothing truncated, inputs unaltered, every rerun completed with equal bytes\n"
+        f"(mean {sum(finished) / len(finished):.1f}), {sum(left for _, left in counts)} hidden files "
+        f"to clear{shared}; nothing truncated, inputs unaltered, every rerun completed with equal bytes\n"
     )
     return 0
 

@@ -19,12 +19,13 @@ from dreamsr.bench.dataset import Dataset, open_datasets
 from dreamsr.bench.methods import Command, Interpolation, Method, Outputs
 from dreamsr.bench.places import Read, require_pictures, weights_files
 from dreamsr.bench.protocol import choose_protocol
-from dreamsr.bench.speed import speed
+from dreamsr.bench.race import Sample, drawn_sample, speed
+from dreamsr.bench.speed import Speed
 from dreamsr.bench.store import Store, default_folder
 from dreamsr.bench.sweep import OnSweepProgress, Result, Sweep
 from dreamsr.bench.weights import WeightsMethod, weights_name
 from dreamsr.core.device import choose_compute
-from dreamsr.data.shrinking import parse_degradation
+from dreamsr.data.shrinking import Degradation, parse_degradation
 from dreamsr.errors import ConfigError, UsageError, printable
 from dreamsr.measure.lpips import Perceptual
 from dreamsr.measure.machine import environment
@@ -37,7 +38,7 @@ OnNotice = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Request:
+class BenchRequest:
     """One benchmark in full; JSON values only, so that a report can be run again from itself.
 
     weights: NAME=REF or REF. steps: empty for what each of the weights recommends. seeds: how many, from
@@ -70,9 +71,12 @@ class Request:
     threads: int | None = None
     tile_px: int = 512
     speed: bool = False
+    speed_px: tuple[int, ...] = (128, 256, 512)
 
     def __post_init__(self) -> None:
-        _require(bool(self.data), "DATA", "nothing", "one or more folders with large pictures")
+        _require(bool(self.data) or self.speed, "DATA", "nothing", "one or more folders with large pictures")
+        _require(all(16 <= n <= 8192 for n in self.speed_px), "`speed_px`", self.speed_px, "16..8192 each")
+        _require(bool(self.speed_px), "`speed_px`", "empty", "one or more numbers of pixels")
         _require(2 <= self.scale <= 16, "`scale`", self.scale, "2..16")
         _require(FEWEST_SEEDS <= self.seeds <= MOST_SEEDS, "`seeds`", self.seeds, f"{FEWEST_SEEDS}..{MOST_SEEDS}")
         _require(self.first_seed >= 0, "`first_seed`", self.first_seed, "0 or more")
@@ -92,7 +96,7 @@ class Request:
 class Report:
     """`data` is what the JSON holds; `results` are the single images, with their crops, for CSV and pictures.
 
-    `summary` and `differences` are in `data`, too.
+    `summary`, `differences` and `speed` are in `data`, too.
     """
 
     data: Mapping[str, Any]
@@ -100,6 +104,7 @@ class Report:
     datasets: Sequence[Dataset]
     summary: Sequence[report.Summary]
     differences: Sequence[report.Compared]
+    speed: Sequence[Speed]
 
     @property
     def failed(self) -> bool:
@@ -108,7 +113,7 @@ class Report:
 
 
 def bench(
-    request: Request,
+    request: BenchRequest,
     *,
     work: Path | None = None,
     fresh: bool = False,
@@ -135,14 +140,26 @@ def bench(
         if save_outputs is not None:
             require_pictures(save_outputs, sweep.places(), read_by(request))
         sweep.run(on_progress)
-        timings = speed(methods, datasets[0], on_progress=on_progress) if request.speed else []
+        timings = _speed(request, methods, datasets, on_progress) if request.speed else []
         found = _report(request, command_line, sweep, pairs, timings)
     for hint in found.data["hints"]:
         on_notice(f"{hint['method']} on {hint['dataset']}: {hint['text']} ({hint['images']} images)")
     return found
 
 
-def read_by(request: Request) -> Read:
+def _speed(
+    request: BenchRequest, methods: Sequence[Method], datasets: Sequence[Dataset], on_progress: OnSweepProgress | None
+) -> list[Speed]:
+    """On the first picture of the first set, or a drawn one."""
+    sizes = request.speed_px
+    sample = drawn_sample(max(sizes))
+    if datasets:
+        item = datasets[0].item(0)
+        sample = Sample(datasets[0].name, item.name, item.low)
+    return speed(methods, sample, scale=request.scale, sizes_px=sizes, threads=request.threads, on_progress=on_progress)
+
+
+def read_by(request: BenchRequest) -> Read:
     """What a benchmark reads, which none of its results may replace."""
     references = [weights_name(reference)[1] for reference in (*request.weights, *request.ablation)]
     folders = (*request.data, *request.low, *(folder for _, folder in request.outputs))
@@ -163,22 +180,26 @@ def threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _datasets(request: Request) -> list[Dataset]:
+def _datasets(request: BenchRequest) -> list[Dataset]:
     return open_datasets(
         [Path(folder) for folder in request.data],
         [Path(folder) for folder in request.low],
         protocol=choose_protocol(request.protocol),
-        degradation=parse_degradation(request.degradation, request.degradation_seed),
+        degradation=_degradation(request),
         scale=request.scale,
         square_px=request.square_px,
         limit=request.limit,
     )
 
 
-def _methods(request: Request, on_notice: OnNotice) -> tuple[list[Method], list[tuple[str, str]]]:
+def _degradation(request: BenchRequest) -> Degradation:
+    return parse_degradation(request.degradation, request.degradation_seed)
+
+
+def _methods(request: BenchRequest, on_notice: OnNotice) -> tuple[list[Method], list[tuple[str, str]]]:
     """The competitors in the order of the tables, and the pairs whose difference is of interest."""
     references = [*request.weights, *request.ablation]
-    if not references and not request.outputs and not request.commands:
+    if not references and not (request.data and (request.outputs or request.commands)):
         references = [DEFAULT_WEIGHTS]
     models = [_weights(request, *weights_name(reference), on_notice) for reference in references]
     others: list[Method] = [Outputs(name, Path(folder)) for name, folder in request.outputs]
@@ -191,13 +212,13 @@ def _methods(request: Request, on_notice: OnNotice) -> tuple[list[Method], list[
     return methods, _pairs(request, [m.name for m in models], [m.name for m in others])
 
 
-def _pairs(request: Request, models: Sequence[str], others: Sequence[str]) -> list[tuple[str, str]]:
+def _pairs(request: BenchRequest, models: Sequence[str], others: Sequence[str]) -> list[tuple[str, str]]:
     pairs = [(models[-2], models[-1])] if request.ablation else []
     pairs += [(model, models[0]) for model in models[1:] if (models[0], model) not in pairs]
     return pairs + [(model, other) for model in models for other in ("bicubic", *others)]
 
 
-def _weights(request: Request, name: str, reference: str, on_notice: OnNotice) -> WeightsMethod:
+def _weights(request: BenchRequest, name: str, reference: str, on_notice: OnNotice) -> WeightsMethod:
     return WeightsMethod(
         name,
         reference,
@@ -214,17 +235,16 @@ def _weights(request: Request, name: str, reference: str, on_notice: OnNotice) -
 
 
 def _report(
-    request: Request,
+    request: BenchRequest,
     command_line: str,
     sweep: Sweep,
     pairs: Sequence[tuple[str, str]],
-    timings: Sequence[Mapping[str, Any]],
+    timings: Sequence[Speed],
 ) -> Report:
     models = [method for method in sweep.methods if isinstance(method, WeightsMethod)]
     compute = models[0].compute if models else choose_compute(request.device, request.precision)
-    first = sweep.datasets[0]
-    words = first.protocol.words(
-        scale=request.scale, degradation=first.degradation, paired=bool(request.low), square_px=request.square_px
+    words = choose_protocol(request.protocol).words(
+        scale=request.scale, degradation=_degradation(request), paired=bool(request.low), square_px=request.square_px
     )
     summary, differences = report.summary(sweep.results), report.differences(sweep.results, pairs)
     data = {
@@ -240,12 +260,12 @@ def _report(
         "rows": report.rows(sweep.results),
         "summary": [dataclasses.asdict(entry) for entry in summary],
         "differences": [dataclasses.asdict(entry) for entry in differences],
-        "speed": list(timings),
+        "speed": [one.flat() for one in timings],
         "failures": [dataclasses.asdict(failure) for failure in sweep.failures],
         "hints": _hints(sweep.results),
         "images": report.image_rows(sweep.results),
     }
-    return Report(data, sweep.results, sweep.datasets, summary, differences)
+    return Report(data, sweep.results, sweep.datasets, summary, differences, timings)
 
 
 def _lpips_words(perceptual: Perceptual) -> str:

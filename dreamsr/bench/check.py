@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from dreamsr.bench.benchmark import FORMAT, OnNotice, Report, Request, bench, read_by
+from dreamsr.bench.benchmark import FORMAT, BenchRequest, OnNotice, Report, bench, read_by
 from dreamsr.bench.places import Places, require_places
 from dreamsr.bench.sweep import OnSweepProgress
 from dreamsr.disk import read_json
@@ -56,13 +56,15 @@ def read_report(path: Path) -> dict[str, Any]:
     return report
 
 
-def request_of(report: Mapping[str, Any], source: Path) -> Request:
+def request_of(report: Mapping[str, Any], source: Path) -> BenchRequest:
     """The request that a report answers. Raises DataError where it is damaged."""
-    known = {field.name for field in dataclasses.fields(Request)}
+    known = {field.name for field in dataclasses.fields(BenchRequest)}
     given = report.get("request")
+    if isinstance(given, dict) and given.get("speed") is True and given.get("data") == []:
+        raise DataError(f"{source}: holds timings alone, which are not compared; give a report on pictures")
     if not isinstance(given, dict) or not set(given) <= known or not given.get("data"):
         raise DataError(f"{source}: its request is damaged or of another version of dreamsr; make the report again")
-    return cast(Request, _checked(Request, given, source, "request"))
+    return cast(BenchRequest, _checked(BenchRequest, given, source, "request"))
 
 
 def _checked(kind: Any, value: object, source: Path, what: str) -> Any:
@@ -97,17 +99,19 @@ class Place:
     seed: int | None
 
 
-Row: Any = dataclasses.make_dataclass("Row", [(key, Figure, None) for key in REPORTED], bases=(Place,), frozen=True)
+ReportRow: Any = dataclasses.make_dataclass(
+    "ReportRow", [(key, Figure, None) for key in REPORTED], bases=(Place,), frozen=True
+)
 """A place with its figures; "inf" stands for an infinite value."""
 
 
 def require_figures(report: Mapping[str, Any], source: Path) -> None:
     """Raise DataError unless everything that is compared has the type that it must have."""
-    for what, kind in (("datasets", list[Named]), ("weights", list[Named]), ("rows", list[Row])):
+    for what, kind in (("datasets", list[Named]), ("weights", list[Named]), ("rows", list[ReportRow])):
         _checked(kind, report.get(what), source, what)
 
 
-def refuse_commands(request: Request, source: Path, on_notice: OnNotice, *, run_commands: bool) -> None:
+def refuse_commands(request: BenchRequest, source: Path, on_notice: OnNotice, *, run_commands: bool) -> None:
     """Show the commands that a report would run. Raises UsageError unless they may be run."""
     for name, command in request.commands:
         on_notice(f"{source} runs {name}: {command}")

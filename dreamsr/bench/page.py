@@ -12,8 +12,8 @@ from dreamsr.bench.benchmark import Report
 from dreamsr.bench.calibration import PUBLISHED, in_words
 from dreamsr.bench.dataset import Dataset
 from dreamsr.bench.plots import Plot
-from dreamsr.bench.report import Compared, plain
-from dreamsr.bench.speed import speed_columns
+from dreamsr.bench.report import Compared, number, plain
+from dreamsr.bench.speed import COLUMNS, SPEED_NOTE, cells
 from dreamsr.bench.stats import Estimate
 from dreamsr.bench.sweep import Result, png_base64
 from dreamsr.html import encoded, template
@@ -63,15 +63,15 @@ class CropRow:
 def page(report: Report, plots: Sequence[Plot]) -> bytes:
     """The whole page, UTF-8; nothing in it is fetched from elsewhere."""
     data = report.data
-    names = ", ".join(d["name"] for d in data["datasets"])
+    names = ", ".join(d["name"] for d in data["datasets"]) or "speed"
     text = template(PAGE).render(
         title=f"dreamsr bench: {names} ×{data['protocol']['scale']}",
         protocol=data["protocol"],
         environment=data["environment"],
         warnings=_warnings(data),
         sections=[_section(report, dataset["name"]) for dataset in data["datasets"]],
-        speed=_speed(data["speed"]),
-        speed_note=_speed_note(data["speed"]),
+        speed=Table(COLUMNS, [cells(one) for one in report.speed]),
+        speed_note=SPEED_NOTE,
         plots=plots,
         crops=_crop_rows(report),
         weights=_weights(data["weights"]),
@@ -111,9 +111,9 @@ def _figures(report: Report, name: str) -> Table:
     metrics = [metric for key, metric in REPORTED.items() if any(key in entry.metrics for entry in entries)]
     columns = ["method", "steps", "stoch.", *(metric.heading for metric in metrics), "s / MP", "peak MB"]
     rows = [
-        [entry.method, _number(entry.steps, 0), _number(entry.stochasticity or None, 2),
+        [entry.method, number(entry.steps, 0), number(entry.stochasticity or None, 2),
          *(_estimate(entry.metrics.get(m.key), m) for m in metrics),
-         _number(entry.seconds_per_megapixel, 2), _number(entry.peak_memory_mb, 0)]
+         number(entry.seconds_per_megapixel, 2), number(entry.peak_memory_mb, 0)]
         for entry in entries
     ]  # fmt: skip
     return Table(columns, rows)
@@ -122,28 +122,13 @@ def _figures(report: Report, name: str) -> Table:
 def _pairs(differences: Sequence[Compared], name: str) -> Table:
     columns = ["paired difference", "steps", "metric", "mean", "95 % interval", "better on", "interval leaves out 0"]
     rows = [
-        [f"{d.a} − {d.b}", _number(d.steps, 0), METRICS[d.metric].heading, f"{d.mean:+.4f}",
+        [f"{d.a} − {d.b}", number(d.steps, 0), METRICS[d.metric].heading, f"{d.mean:+.4f}",
          "" if d.low is None else f"[{d.low:+.4f}, {d.high:+.4f}]", f"{d.better} of {d.images}",
          "yes" if d.clear else "no"]
         for d in differences
         if d.dataset == name and METRICS[d.metric] in MAIN and not d.stochasticity
     ]  # fmt: skip
     return Table(columns, rows)
-
-
-def _speed(entries: Sequence[Mapping[str, Any]]) -> Table:
-    columns = ["method", "steps", *(name.replace("_", " ") for name in speed_columns({}))]
-    rows = [
-        [e["method"], _number(e["steps"], 0), *(_number(v, 2) for v in speed_columns(e).values())]
-        for e in entries
-        if "failure" not in e
-    ]
-    return Table(columns, rows)
-
-
-def _speed_note(entries: Sequence[Mapping[str, Any]]) -> str:
-    low_px = entries[0].get("low_px", "") if entries else ""
-    return f"One picture of {low_px} px a side; megapixels are of the small image."
 
 
 def _weights(facts: Sequence[Mapping[str, Any]]) -> Table:
@@ -186,17 +171,13 @@ def _crop_caption(result: Result) -> str:
     return f"{name}: {PSNR_Y.text(scores[PSNR_Y.key])} {PSNR_Y.unit}" + (f" / {lpips}" if lpips else "")
 
 
-def _number(value: float | None, decimals: int) -> str:
-    return "" if value is None else f"{value:.{decimals}f}"
-
-
 def _estimate(estimate: Estimate | None, metric: Metric) -> str:
     """mean ± deviation over seeds [95 % interval over images], the interval for the main metrics only."""
     if estimate is None:
         return ""
     text = metric.text(estimate.mean)
     if estimate.seed_std is not None:
-        text += f" ± {_number(estimate.seed_std, metric.decimals + 1)}"
+        text += f" ± {number(estimate.seed_std, metric.decimals + 1)}"
     if estimate.low is not None and metric in MAIN:
         text += f" [{metric.text(estimate.low)}, {metric.text(estimate.high)}]"
     return text

@@ -28,7 +28,7 @@ DPI = 150
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 OTHER_MARKERS = ("X", "*", "d", "p", "h", "8", "<", ">")
-Entry = Mapping[str, Any]
+SummaryRow = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ def require_matplotlib() -> None:
 def plots(report: Mapping[str, Any]) -> list[Plot]:
     """All figures that the report has the figures for."""
     summary = [entry for entry in report["summary"] if _value(entry, PSNR_Y.key) is not None]
+    if not summary:
+        return []  # speed alone was measured
     perception = LPIPS_ALEX if any(_value(entry, LPIPS_ALEX.key) is not None for entry in summary) else SSIM_Y
     made = [_perception_distortion(summary, perception)]
     if any(entry["steps"] is not None for entry in summary):
@@ -62,7 +64,7 @@ def plots(report: Mapping[str, Any]) -> list[Plot]:
     return [*made, *([scatter] if scatter else [])]
 
 
-def _perception_distortion(summary: Sequence[Entry], perception: Metric) -> Plot:
+def _perception_distortion(summary: Sequence[SummaryRow], perception: Metric) -> Plot:
     """Blau and Michaeli 2018: methods trade distortion for perception along a curve."""
 
     def draw(axes: Axes, dataset: str) -> None:
@@ -78,7 +80,7 @@ def _perception_distortion(summary: Sequence[Entry], perception: Metric) -> Plot
     return _plot("perception-distortion", caption, _datasets(summary), draw)
 
 
-def _against(x: Literal["steps", "seconds_per_megapixel"], summary: Sequence[Entry], perception: Metric) -> Plot:
+def _against(x: Literal["steps", "seconds_per_megapixel"], summary: Sequence[SummaryRow], perception: Metric) -> Plot:
     """Quality over effort: two rows, PSNR-Y and the perceptual figure."""
     panels = [f"{dataset}\n{metric.key}" for metric in (PSNR_Y, perception) for dataset in _datasets(summary)]
 
@@ -134,9 +136,9 @@ def _image_by_image(report: Mapping[str, Any]) -> Plot | None:
     return _plot("per-image", caption, _datasets(others), draw)
 
 
-def _lines(axes: Axes, entries: Sequence[Entry], x: str, y: str, *, label_steps: bool) -> None:
+def _lines(axes: Axes, entries: Sequence[SummaryRow], x: str, y: str, *, label_steps: bool) -> None:
     """One line per method and stochasticity that has steps, one marker per method that has none."""
-    groups: dict[str, list[Entry]] = {}
+    groups: dict[str, list[SummaryRow]] = {}
     for entry in entries:
         if _value(entry, x) is not None and _value(entry, y) is not None:
             groups.setdefault(series_name(entry), []).append(entry)
@@ -157,7 +159,7 @@ def _lines(axes: Axes, entries: Sequence[Entry], x: str, y: str, *, label_steps:
     axes.legend(fontsize=7)
 
 
-def _flat_lines(axes: Axes, entries: Sequence[Entry], metric: str) -> None:
+def _flat_lines(axes: Axes, entries: Sequence[SummaryRow], metric: str) -> None:
     """Methods without steps as level lines."""
     for number, entry in enumerate(e for e in entries if e["steps"] is None):
         value = _value(entry, metric)
@@ -167,7 +169,7 @@ def _flat_lines(axes: Axes, entries: Sequence[Entry], metric: str) -> None:
     axes.legend(fontsize=7)
 
 
-def _bars(entries: Sequence[Entry], metric: str) -> list[float] | None:
+def _bars(entries: Sequence[SummaryRow], metric: str) -> list[float] | None:
     """The deviation over seeds of each point, or None where there was one seed.
 
     Not the interval over images: it is wide because pictures differ, and equally so for every method.
@@ -176,18 +178,18 @@ def _bars(entries: Sequence[Entry], metric: str) -> list[float] | None:
     return None if None in found else found
 
 
-def series_name(entry: Entry) -> str:
+def series_name(entry: SummaryRow) -> str:
     """Method, and its stochasticity where there is some."""
     return f"{entry['method']}, stochasticity {entry['stochasticity']:g}" if entry["stochasticity"] else entry["method"]
 
 
-def _value(entry: Entry, name: str) -> float | None:
+def _value(entry: SummaryRow, name: str) -> float | None:
     """A finite figure of a summary entry: its steps, its seconds or the mean of a metric."""
     value = entry[name] if name in ("steps", "seconds_per_megapixel") else entry["metrics"].get(name, {}).get("mean")
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-def _datasets(entries: Sequence[Entry]) -> list[str]:
+def _datasets(entries: Sequence[SummaryRow]) -> list[str]:
     return list(dict.fromkeys(entry["dataset"] for entry in entries))
 
 

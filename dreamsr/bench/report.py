@@ -165,9 +165,12 @@ def image_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 
 def to_csv(report: Mapping[str, Any]) -> bytes:
-    """One line per image and variant, each with the origin of its figures, so that none travels without it."""
+    """One line per image and variant, each with the origin of its figures, so that none travels without it.
+
+    Where only speed was measured, one per method and size.
+    """
     text = io.StringIO()
-    lines = [{**line, **_origin(report, line["method"])} for line in report["images"]]
+    lines = [{**line, **_origin(report, line["method"])} for line in report["images"] or report["speed"]]
     writer = csv.DictWriter(text, list(lines[0]) if lines else ["dataset"], lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: _harmless(value) for key, value in line.items()} for line in lines)
@@ -191,6 +194,11 @@ def _origin(report: Mapping[str, Any], method: str) -> dict[str, Any]:
         **{name: machine[name] for name in ("device", "threads", "torch", "dreamsr", "date")},
         "command_line": report["command_line"],
     }
+
+
+def number(value: float | None, decimals: int) -> str:
+    """As tables show it; nothing for None."""
+    return "" if value is None else f"{value:.{decimals}f}"
 
 
 def to_json(report: Mapping[str, Any]) -> bytes:

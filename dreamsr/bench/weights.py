@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+import shlex
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -87,6 +89,16 @@ class WeightsMethod:
             fidelity=float(self._settings["fidelity"]),
             match=bool(self._settings["match"]),
         )
+
+    def command(self, steps: int, scale: int, threads: int | None) -> str:
+        """The command line that enlarges in the same way, with {input} and {output}."""
+        settings = self.settings(Variant(steps, 0.0, 0))
+        options = {"scale": scale, "weights": self.path, "steps": steps, "device": self.compute.device,
+                   "precision": self._precision, "tile": settings.tile_px, "fidelity": settings.fidelity}  # fmt: skip
+        options |= {"threads": threads} if threads is not None else {}
+        flags = ["quiet", "match" if settings.match else "no-match"]
+        words = [sys.executable, "-m", "dreamsr", "upscale", "{input}", "-o", "{output}"]
+        return shlex.join([*words, *(f"--{n}={value}" for n, value in options.items()), *(f"--{n}" for n in flags)])
 
     def identity(self, dataset: Dataset, number: int, variant: Variant) -> Mapping[str, Any]:  # noqa: ARG002
         return {

@@ -23,6 +23,7 @@ from dreamsr.cli.bench import bench
 from dreamsr.cli.doctor import doctor
 from dreamsr.cli.finetune import finetune
 from dreamsr.cli.habits import hint, with_command
+from dreamsr.cli.helping import Command, Group
 from dreamsr.cli.study import study
 from dreamsr.cli.train import train
 from dreamsr.cli.upscale import upscale
@@ -35,6 +36,7 @@ RANK_0_SPEAKS_SECONDS = 2.0
 
 app = typer.Typer(
     name="dreamsr",
+    cls=Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -62,7 +64,9 @@ app.command()(finetune)
 app.command()(bench)
 app.command()(study)
 app.command()(doctor)
-app.add_typer(weights_app, name="weights")
+app.add_typer(weights_app, name="weights", cls=Group)
+for command in (*app.registered_commands, *weights_app.registered_commands):
+    command.cls = Command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -65,7 +65,11 @@ Square = Annotated[int, typer.Option(help="Side of the squares of --protocol idm
 Lpips = Annotated[str, typer.Option(help="alex, vgg, both with a comma, or none.", rich_help_panel=RULES)]
 Limit = Annotated[int | None, typer.Option(help="Only the first pictures of each set.", rich_help_panel=RULES)]
 Speed = Annotated[
-    bool, typer.Option("--speed", help="Also time cold and warm, batch 1 and the best batch.", rich_help_panel=REPORTS)
+    bool,
+    typer.Option("--speed", help="Time commands, cold and warm; without DATA nothing else.", rich_help_panel=REPORTS),
+]
+SpeedPx = Annotated[
+    str, typer.Option("--speed-px", help="Sides of the pictures that are timed.", rich_help_panel=REPORTS)
 ]
 Json = Annotated[Path | None, typer.Option("--json", help="The whole report; - for stdout.", rich_help_panel=REPORTS)]
 Csv = Annotated[Path | None, typer.Option("--csv", help="One line per picture and variant.", rich_help_panel=REPORTS)]
@@ -111,6 +115,7 @@ def bench(
     lpips: Lpips = "alex",
     limit: Limit = None,
     speed: Speed = False,
+    speed_px: SpeedPx = "128,256,512",
     json_file: Json = None,
     csv_file: Csv = None,
     html_file: Html = None,
@@ -136,10 +141,10 @@ def bench(
     if check_file is not None:
         _check(check_file, work, places, run_commands=run_commands, quiet=quiet)
         return
-    from dreamsr.bench.benchmark import Request, read_by
+    from dreamsr.bench.benchmark import BenchRequest, read_by
     from dreamsr.bench.benchmark import bench as bench_task
 
-    request = Request(
+    request = BenchRequest(
         data=tuple(str(folder.resolve()) for folder in data or ()),
         low=tuple(str(folder.resolve()) for folder in low or ()),
         weights=tuple(_absolute(name) for part in weights or () for name in part.split(",") if name),
@@ -164,6 +169,7 @@ def bench(
         threads=threads,
         tile_px=tile,
         speed=speed,
+        speed_px=_whole_numbers(speed_px, "--speed-px"),
     )
     require_places(places, read_by(request))
     with _progress(quiet) as show:

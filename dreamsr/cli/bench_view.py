@@ -32,21 +32,21 @@ def show(report: Report, json_file: Path | None) -> None:
     if str(json_file) == "-":
         return
     words = report.data["protocol"]
-    console.say(f"protocol {words['name']}: x{words['scale']}; {words['truth']}; {words['small_image']}")
-    console.say(f"luma: {words['luma']}; {words['border_px']} px border shaved; LPIPS {words['lpips']}")
+    if report.datasets:
+        console.say(f"protocol {words['name']}: x{words['scale']}; {words['truth']}; {words['small_image']}")
+        console.say(f"luma: {words['luma']}; {words['border_px']} px border shaved; LPIPS {words['lpips']}")
     for dataset in report.data["datasets"]:
         _show_dataset(report, dataset)
-    if report.data["speed"]:
-        from dreamsr.bench.speed import speed_columns
+    if report.speed:
+        from dreamsr.bench.speed import COLUMNS, SPEED_NOTE, cells
 
-        rows = [[e["method"], _cell(e["steps"], 0), *(_cell(v, 2) for v in speed_columns(e).values())]
-                for e in report.data["speed"]]  # fmt: skip
-        short = [name.replace("_seconds_per_megapixel", " s/MP").replace("_", " ") for name in speed_columns({})]
-        console.table(["method", "steps", *short], rows, title="speed, one 256 px picture")
+        console.table(COLUMNS, [cells(one) for one in report.speed], title=f"speed at x{words['scale']}")
+        console.say(SPEED_NOTE)
 
 
 def _show_dataset(report: Report, dataset: Mapping[str, Any]) -> None:
     from dreamsr.bench.calibration import PUBLISHED, in_words
+    from dreamsr.bench.report import number
     from dreamsr.measure.metrics import PSNR_Y, REPORTED
 
     own = [entry for entry in report.summary if entry.dataset == dataset["name"]]
@@ -55,13 +55,13 @@ def _show_dataset(report: Report, dataset: Mapping[str, Any]) -> None:
     noisy = any(entry.stochasticity for entry in own)
     rows = []
     for entry in own:
-        head = [entry.method, _cell(entry.steps, 0), *([_cell(entry.stochasticity, 2)] if noisy else [])]
+        head = [entry.method, number(entry.steps, 0), *([number(entry.stochasticity, 2)] if noisy else [])]
         means = [m.text(entry.metrics[m.key].mean if m.key in entry.metrics else None) for m in shown]
         luma = entry.metrics[PSNR_Y.key]
         half = None if luma.low is None or luma.high is None else (luma.high - luma.low) / 2
         means[0] += f" ±{PSNR_Y.text(half)}" if half is not None else ""
-        seeds = [_cell(luma.seed_std, 3)] if many_seeds else []
-        rest = [_cell(entry.seconds_per_megapixel, 1), _cell(entry.peak_memory_mb, 0)]
+        seeds = [number(luma.seed_std, 3)] if many_seeds else []
+        rest = [number(entry.seconds_per_megapixel, 1), number(entry.peak_memory_mb, 0)]
         rows.append([*head, *means, *seeds, *rest])
     title = f"{dataset['name']}: {dataset['images']} pictures; ± is half of PSNR-Y's 95 % interval over pictures"
     columns = ["method", "steps", *(["stoch."] if noisy else []), *(metric.title for metric in shown)]
@@ -71,10 +71,6 @@ def _show_dataset(report: Report, dataset: Mapping[str, Any]) -> None:
         if c["dataset"] == dataset["name"]:
             verdict = "as published" if c["agrees"] else "NOT as published"
             console.say(f"bicubic by the {c['protocol']} protocol: {in_words(c)}, {verdict} ({in_words(c, PUBLISHED)})")
-
-
-def _cell(value: float | None, decimals: int) -> str:
-    return "" if value is None else f"{value:.{decimals}f}"
 
 
 def write(report: Report, places: Places) -> None:

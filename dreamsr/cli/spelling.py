@@ -13,7 +13,7 @@ REGULAR = (
     *("html", "if_exists", "json", "learning_rate", "limit", "low", "lpips", "lr", "max_pixels", "max_side"),
     *("name", "no_dream", "out", "partial", "plots", "powers", "precision", "preset", "private", "protocol"),
     *("recursive", "resume", "run_commands", "save_every", "save_outputs", "scale", "seed", "seeds", "stage"),
-    *("steps", "stochasticity", "threads", "weights", "width", "work"),
+    *("speed_px", "steps", "stochasticity", "threads", "weights", "width", "work"),
 )
 """Fields whose options are called alike: `if_exists` is --if-exists."""
 OPTIONS = {name: f"--{name.replace('_', '-').replace('.', '-')}" for name in REGULAR} | {

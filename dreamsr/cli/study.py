@@ -43,7 +43,7 @@ def study(
     from dreamsr.core.device import choose_compute
     from dreamsr.measure.machine import environment
     from dreamsr.study.report import write_report
-    from dreamsr.study.study import OVERHEAD, Plan
+    from dreamsr.study.study import OVERHEAD, StudyPlan
     from dreamsr.study.study import study as study_task
     from dreamsr.training.resolve import data_source, resolve
 
@@ -51,7 +51,7 @@ def study(
     config = resolve(preset, settings or (), options, {"enabled": None, "power": None, "start": None})
     config = replace(config, valid_every=max(1, max_steps // 4))
     most = config.model.process.timesteps
-    plan = Plan(
+    plan = StudyPlan(
         config=config,
         powers=tuple(_power(text) for text in powers.split(",")),
         seeds=seeds,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from dreamsr.training.request import Listener
-    from dreamsr.training.results.log import Progress
+    from dreamsr.training.results.log import TrainProgress
     from dreamsr.training.results.validation import Validation
 
 LINE_EVERY_SECONDS = 30.0
@@ -30,7 +30,7 @@ class TrainView:
         self._last_line = -LINE_EVERY_SECONDS
         self._skipped = 0
 
-    def step(self, now: Progress) -> None:
+    def step(self, now: TrainProgress) -> None:
         """One optimizer step is done."""
         if now.skipped > self._skipped:
             console.warn(f"step {now.step}: the loss was not finite; its update was left out ({now.skipped} so far)")
@@ -64,7 +64,7 @@ def train_view() -> Iterator[Listener]:
         yield Listener(view.step, console.note, view.validation)
 
 
-def in_words(now: Progress) -> str:
+def in_words(now: TrainProgress) -> str:
     """Stage, losses, rate, speed and memory of one step."""
     memory = f", {now.peak_memory_mb / 1024:.1f} GB" if now.peak_memory_mb else ""
     parts = ", ".join(f"{name} {value:.4f}" for name, value in now.parts.items())

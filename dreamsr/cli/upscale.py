@@ -10,12 +10,13 @@ import typer
 
 from dreamsr.cli import completion, console
 from dreamsr.cli.options import MACHINE, Threads, checked_precision, use_threads
+from dreamsr.cli.signals import ending_cleanly
 from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
     from dreamsr.cli.upscale_view import UpscaleReport
     from dreamsr.outputs import IfExists
-    from dreamsr.upscaling.plan import Request
+    from dreamsr.upscaling.plan import UpscaleRequest
     from dreamsr.upscaling.sizes import Size
     from dreamsr.upscaling.upscaler import Upscaler
 
@@ -255,9 +256,10 @@ def upscale(
     """
     from dreamsr.cli.upscale_view import UpscaleReport, checked_kind
     from dreamsr.pictures.read import DEFAULT_MAX_PIXELS
-    from dreamsr.upscaling.files import Options, upscale_files
-    from dreamsr.upscaling.plan import Request
+    from dreamsr.upscaling.files import upscale_files
+    from dreamsr.upscaling.plan import UpscaleRequest
     from dreamsr.upscaling.settings import Settings
+    from dreamsr.upscaling.stages import Options
     from dreamsr.weights.registry import denoise_partner
 
     size = _size(scale, width, height, max_side)
@@ -265,7 +267,7 @@ def upscale(
     settings = Settings(steps=steps, seed=seed, fidelity=fidelity, tile_px=_tile(tile), match=match)
     policy, limit = cast("IfExists", if_exists), DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
     data = _standard_input(inputs)
-    request = Request(inputs, size, output, format, recursive, policy, limit, data)
+    request = UpscaleRequest(inputs, size, output, format, recursive, policy, limit, data)
     number_format = checked_precision(precision)
     if quality is not None and not 1 <= quality <= 100:
         raise UsageError(f"--quality is {quality}, but it must be 1 to 100")
@@ -273,7 +275,7 @@ def upscale(
     _check_streams(request, as_json=as_json or kind == "json")
     use_threads(threads)
     options = Options(quality, strip, dry_run, consistency, compare, accept_damaged)
-    with console.bars(quiet=quiet or kind != "bar") as bars:
+    with ending_cleanly(), console.bars(quiet=quiet or kind != "bar") as bars:
         report = UpscaleReport(bars, as_json=as_json, quiet=quiet, progress=kind)
         try:
             summary = upscale_files(
@@ -285,7 +287,7 @@ def upscale(
                 write_stream=_write_standard_output,
                 on_planning=report.planning,
             )
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             report.interrupted()
             raise
     report.summarize(summary)
@@ -323,7 +325,7 @@ def _standard_input(inputs: list[str]) -> bytes:
     return sys.stdin.buffer.read(STDIN_LIMIT_BYTES)
 
 
-def _check_streams(request: Request, *, as_json: bool) -> None:
+def _check_streams(request: UpscaleRequest, *, as_json: bool) -> None:
     to_stdout = request.output == "-" or (request.output is None and "-" in request.inputs)
     if to_stdout and as_json:
         raise UsageError("--json and the picture cannot both go to standard output; give -o FILE")

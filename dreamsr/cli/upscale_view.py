@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-    from dreamsr.upscaling.files import Outcome, Status, Summary
+    from dreamsr.upscaling.outcome import Counts, Outcome, Status
     from dreamsr.upscaling.plan import Job
 
 NAME_CHARS = 40
@@ -47,10 +47,11 @@ class UpscaleReport:
         self.worked_since: float | None = None
         self.total_px = self.done_count = 0
         self.jobs = 0
-        self.finished_count = 0
+        self.started_count = self.finished_count = 0
         self.finished_px = 0
+        self.px_under_way: dict[str, float] = {}
         self.overall: TaskID | None = None
-        self.current: TaskID | None = None
+        self.current: tuple[str, TaskID] | None = None
         self.download: TaskID | None = None
 
     def planning(self, files: int) -> None:
@@ -62,7 +63,7 @@ class UpscaleReport:
     def planned(self, jobs: Sequence[Job], notes: Sequence[str]) -> None:
         """The jobs of this process, before the first."""
         self.jobs = len(jobs)
-        self.total_px = sum(job.width * job.height for job in jobs)
+        self.total_px = sum(job.result_px for job in jobs)
         for text in notes:
             self.noticed(text)
         if self.bars is not None and len(jobs) > 1:
@@ -71,30 +72,32 @@ class UpscaleReport:
 
     def started(self, job: Job) -> None:
         """Work on one file begins."""
+        self.started_count += 1
         if self.worked_since is None:
             self.worked_since = self.told = time.monotonic()
-        if self.bars is None:
-            return
-        self.current = self.bars.add_task(_short(job.source.label), total=1.0)
-        self._show_overall(0)
+        if self.bars is not None:
+            self._drop_bar()
+            name = str(job.source.path)
+            self.current = name, self.bars.add_task(_short(job.source.label), total=1.0)
+            self._show_overall()
 
     def progressed(self, job: Job, fraction: float) -> None:
         """Work on one file goes on, 0 to 1."""
+        self.px_under_way[str(job.source.path)] = fraction * job.result_px
         self._tell_progress(job, fraction)
-        if self.bars is None or self.current is None:
-            return
-        self.bars.update(self.current, completed=fraction)
-        self._show_overall(fraction * job.width * job.height)
+        if self.bars is not None and self.current is not None:
+            self.bars.update(self.current[1], completed=fraction)
+            self._show_overall()
 
     def finished(self, outcome: Outcome) -> None:
-        """One file is done, skipped or has failed."""
-        if self.bars is not None and self.current is not None:
-            self.bars.remove_task(self.current)
-            self.current = None
+        """One file is done, skipped or has failed; the next may have been started."""
+        self.px_under_way.pop(outcome.input, None)
+        if self.current is not None and self.current[0] == outcome.input:
+            self._drop_bar()
         self.finished_count += 1
         self.done_count += outcome.status in ("done", "skipped")
         self.finished_px += outcome.width * outcome.height
-        self._show_overall(0)
+        self._show_overall()
         if self.as_json:
             console.say_json(_plain(outcome))
         if outcome.status == "failed":
@@ -105,7 +108,11 @@ class UpscaleReport:
             if not self.quiet:
                 console.warn(f"{outcome.input}: {text}")
 
-    def summarize(self, summary: Summary) -> None:
+    def waiting(self, count: int) -> None:
+        """All that is left are so many files that other processes work on."""
+        self.noticed(f"waiting for {count} file(s) that other processes work on")
+
+    def summarize(self, summary: Counts) -> None:
         """One line on everything, where there was more than one file."""
         if self.quiet or summary.total() < 2:
             return
@@ -140,27 +147,35 @@ class UpscaleReport:
         if every is None or now - self.told < every or (self.quiet and self.progress == "lines"):
             return
         self.told = now
-        left = self._seconds_left(job.width * job.height * fraction, now)
+        left = self._seconds_left(now)
         if self.progress == "json":
             event = {"event": "progress", "input": str(job.source.path), "fraction": round(fraction, 4)}
             files = {"finished": self.finished_count, "files": self.jobs}
             console.say_json(event | files | ({} if left is None else {"seconds_left": round(left, 1)}))
             return
-        which = f" ({self.finished_count + 1} of {self.jobs})" if self.jobs > 1 else ""
+        which = f" ({self.started_count} of {self.jobs})" if self.jobs > 1 else ""
         soon = "" if left is None else f", about {duration(left)} left"
         console.note(f"{job.source.label}{which}: {fraction:.0%}{soon}")
 
-    def _seconds_left(self, px_of_current: float, now: float) -> float | None:
+    def _seconds_left(self, now: float) -> float | None:
         """Until all is done, at the speed so far; None as long as nothing is known. Time goes with pixels."""
-        done = self.finished_px + px_of_current
+        done = self._px_done()
         if not done or self.worked_since is None:
             return None
         return max(0.0, (now - self.worked_since) * (self.total_px - done) / done)
 
-    def _show_overall(self, px_of_current: float) -> None:
+    def _px_done(self) -> float:
+        return self.finished_px + sum(self.px_under_way.values())
+
+    def _show_overall(self) -> None:
         if self.bars is not None and self.overall is not None:
             text = f"{self.finished_count} of {self.jobs} files"
-            self.bars.update(self.overall, completed=self.finished_px + px_of_current, description=text)
+            self.bars.update(self.overall, completed=self._px_done(), description=text)
+
+    def _drop_bar(self) -> None:
+        if self.bars is not None and self.current is not None:
+            self.bars.remove_task(self.current[1])
+            self.current = None
 
 
 def _line(outcome: Outcome) -> str:

@@ -2,7 +2,8 @@
 
 Relativistic and paired: truth and guess have the same content, so only which of the two looks truer is asked
 (Jolicoeur-Martineau 2018, arXiv 1807.00734, with pairs of one content). Spectral norm keeps it smooth (Miyato et al.
-2018, arXiv 1802.05957).
+2018, arXiv 1802.05957), and a gradient penalty keeps it from winning (Mescheder et al. 2018, arXiv 1801.04406; with
+pairs on both sides, Huang et al. 2024, arXiv 2501.05441).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dreamsr.core.backbones.blocks import pad_to_multiple
 
 RESIDUAL_GAIN = 4.0
 """The difference between a guess and y is small; so multiplied it is of the order of the guess."""
-Scores = Sequence[Tensor]
+PatchScores = Sequence[Tensor]
 """One map [B,1,h,w] per scale; higher looks truer."""
 
 
@@ -83,20 +84,33 @@ class FeatureDiscriminator(Discriminator):
         return self.encode(x)
 
 
-def scores_for_the_net(discriminator: Discriminator, x: Tensor, y: Tensor) -> Scores:
+def scores_for_the_net(discriminator: Discriminator, x: Tensor, y: Tensor) -> PatchScores:
     """The scores, with gradient to x but none to the discriminator."""
     frozen = {name: parameter.detach() for name, parameter in discriminator.named_parameters()}
-    scores: Scores = functional_call(discriminator, frozen, (x, y))
+    scores: PatchScores = functional_call(discriminator, frozen, (x, y))
     return scores
 
 
-def pairing_loss(ahead: Scores, behind: Scores) -> Tensor:
+def pairing_loss(ahead: PatchScores, behind: PatchScores) -> Tensor:
     """softplus(behind - ahead), averaged over places and scales, [B]: small where `ahead` looks truer, log 2 if equal.
 
     The discriminator wants the truth ahead of the guess, the net wants the reverse.
     """
     losses = [F.softplus(b.float() - a.float()).mean(dim=(1, 2, 3)) for a, b in zip(ahead, behind, strict=True)]
     return torch.stack(losses).mean(dim=0)  # [B]
+
+
+def gradient_penalty(discriminator: Discriminator, x: Tensor, y: Tensor) -> Tensor:
+    """The squared slope of the mean score at x [B,3,H,W], [B]: how much it rises for a change of x by 1 (root mean
+    square over places) in the direction that it likes best, squared. The gradient goes to the discriminator alone.
+
+    Of the mean over places and of places in the measure of a change, so it does not depend on the size of a crop.
+    """
+    x = x.detach().requires_grad_(True)
+    with torch.enable_grad():
+        mean = torch.stack([scores.float().mean(dim=(1, 2, 3)) for scores in discriminator(x, y)]).mean(dim=0)  # [B]
+        (slope,) = torch.autograd.grad(mean.sum(), x, create_graph=True)  # [B,3,H,W]
+    return slope.square().sum(dim=(1, 2, 3)) * x[0, 0].numel()
 
 
 def _conv(inputs: int, outputs: int, kernel: int) -> nn.Module:

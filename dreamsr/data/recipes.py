@@ -16,7 +16,7 @@ from typing import Any
 from dreamsr.data.settings import PhotoConfig
 from dreamsr.errors import ConfigError, UsageError
 
-Table = dict[str, Any]
+TomlTable = dict[str, Any]
 DEGRADATIONS = ("bicubic", "photo")
 
 
@@ -27,13 +27,13 @@ def degradation_names() -> tuple[str, ...]:
     return tuple(sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml")))
 
 
-def load_degradation(name: str) -> Table:
+def load_degradation(name: str) -> TomlTable:
     """One of `degradation_names` as fields of `PhotoConfig`, all of them, so that none of an earlier table stays."""
     own = tomllib.loads((files("dreamsr") / "presets" / "degradations" / f"{name}.toml").read_text(encoding="utf-8"))
     return {**asdict(PhotoConfig()), **own}
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path) -> TomlTable:
     """A TOML file. Raises ConfigError in one line where it cannot be read."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -43,7 +43,7 @@ def read_table(path: Path) -> Table:
         raise ConfigError(f"{path}: not a TOML file ({error})") from None
 
 
-def degradation_table(text: str | None) -> Table:
+def degradation_table(text: str | None) -> TomlTable:
     """What `degradation` asks for: a name, or a table that shapes "photo", by name or as a TOML file.
 
     Raises UsageError, ConfigError.

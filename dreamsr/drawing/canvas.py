@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from dreamsr.drawing.fonts import Font, sized
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
-Pixels = NDArray[np.uint8]
 Item = TypeVar("Item")
 
 FINE = 3

@@ -25,10 +25,14 @@ TAIL_CHARACTERS = 300
 
 @dataclass
 class Cost:
-    """`seconds` by the wall clock; `peak_memory_mb` of the whole process, or of the GPU; None where unknown."""
+    """`seconds` by the wall clock; `peak_memory_mb` of the whole process, or of the GPU; None where unknown.
+
+    `cpu_seconds` are those of all its threads together, which other work on the machine hardly changes.
+    """
 
     seconds: float = 0.0
     peak_memory_mb: float | None = None
+    cpu_seconds: float | None = None
 
 
 @contextmanager
@@ -40,11 +44,11 @@ def measured(device: torch.device) -> Iterator[Cost]:
         torch.cuda.reset_peak_memory_stats(device)
     else:
         _reset_peak()
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.process_time()
     yield cost
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    cost.seconds = time.perf_counter() - started
+    cost.seconds, cost.cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
     cost.peak_memory_mb = torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else peak_mb()
 
 
@@ -86,11 +90,12 @@ code = subprocess.call(sys.argv[2:], stdin=subprocess.DEVNULL)
 seconds = time.perf_counter() - started
 try:
     import resource
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    peak, cpu = usage.ru_maxrss, usage.ru_utime + usage.ru_stime
 except ImportError:
-    peak = None
+    peak = cpu = None
 with open(sys.argv[1], "w") as file:
-    json.dump({"code": code, "seconds": seconds, "peak": peak}, file)
+    json.dump({"code": code, "seconds": seconds, "peak": peak, "cpu": cpu}, file)
 """
 
 
@@ -119,7 +124,7 @@ def run_command(words: Sequence[str], *, timeout_s: float, environment: Mapping[
         told = json.loads(note.read_text())
     if told["code"] != 0:
         raise DataError(f"{words[0]} ended with exit code {told['code']}: {tail or 'it said nothing'}")
-    return Cost(told["seconds"], None if told["peak"] is None else _to_mb(told["peak"]))
+    return Cost(told["seconds"], None if told["peak"] is None else _to_mb(told["peak"]), told["cpu"])
 
 
 def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> bool:

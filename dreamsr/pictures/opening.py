@@ -112,6 +112,10 @@ def decoding(name: str) -> Iterator[None]:
     except Exception as error:
         # Decoders of hostile bytes raise anything at all: SyntaxError, struct.error, zlib.error, KeyError...
         reason = " ".join(str(error).split()) or type(error).__name__
+        if reason.startswith("Unsupported "):  # Pillow's word for kinds of BMP
+            raise ImageError(
+                f"{name} is of a kind within its format that is not read ({printable(reason)}); save it again as PNG."
+            ) from error
         raise ImageError(f"{name} is damaged or incomplete ({printable(reason)}); get a whole copy of it.") from error
 
 

@@ -17,19 +17,26 @@ HARMLESS = frozenset(
 
 def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Name and content of every whole chunk up to the end chunk, damaged ones left out."""
-    for name, start, end, is_sound in _spans(data):
-        if is_sound:
+    for name, start, end, sound in _spans(data):
+        if sound:
             yield name, data[start + 8 : end - 4]
 
 
 def damaged_chunks(data: bytes) -> list[bytes]:
     """Names of the chunks whose checksums are wrong."""
-    return [name for name, _, _, is_sound in _spans(data) if not is_sound]
+    return [name for name, _, _, sound in _spans(data) if not sound]
+
+
+def is_sound(data: bytes) -> bool:
+    """Whether every chunk is whole and matches its checksum, up to the end chunk."""
+    spans = list(_spans(data))
+    end_at = spans[-1][2] if spans else len(SIGNATURE)
+    return all(sound for *_, sound in spans) and data.startswith(chunk(b"IEND", b""), end_at)
 
 
 def mended(data: bytes) -> bytes:
     """The file without damaged chunks on which no pixel depends: a wrong checksum in a text costs the text alone."""
-    bad = [(start, end) for name, start, end, is_sound in _spans(data) if not is_sound and name in HARMLESS]
+    bad = [(start, end) for name, start, end, sound in _spans(data) if not sound and name in HARMLESS]
     if not bad:
         return data
     starts, ends = [0, *(end for _, end in bad)], [*(start for start, _ in bad), len(data)]

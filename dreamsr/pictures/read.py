@@ -2,9 +2,7 @@
 
 import contextlib
 import io
-import struct
 import sys
-import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +21,7 @@ from dreamsr.pictures.inscriptions import comments_of, resources_of, texts_of
 from dreamsr.pictures.losses import not_read
 from dreamsr.pictures.opening import all_bytes, decoding, format_of, name_of, opened, refuse_frames, stream_of
 from dreamsr.pictures.picture import Array, Metadata, Picture, PictureInfo
-from dreamsr.pictures.png import mended
+from dreamsr.pictures.png import is_sound, mended
 from dreamsr.pictures.resolution import print_size_of
 from dreamsr.pictures.tiff import BITS, PHOTOMETRIC, XMP, read_directory, read_header
 from dreamsr.pictures.xmp import true_xmp, upright_xmp
@@ -93,7 +91,7 @@ def is_complete_picture(path: Path | str) -> bool:
             damage = damage_in(whole, format_of(image)) or _load(image, name)
             if format_of(image) == "JPEG" and not is_ended(data):
                 return False  # what lacks its end marker is readable, not complete
-            return not damage and (image.format != "PNG" or _png_is_sound(data))
+            return not damage and (image.format != "PNG" or is_sound(data))
     except ImageError:
         return False
 
@@ -303,19 +301,3 @@ def _turned(array: Array, orientation: int) -> Array:
     if orientation in (2, 3, 6, 7):
         array = array[:, ::-1]
     return np.ascontiguousarray(array)
-
-
-def _png_is_sound(data: bytes) -> bool:
-    """Whether every chunk is whole and matches its checksum, up to the end chunk."""
-    at = 8
-    while at + 12 <= len(data):
-        (length,) = struct.unpack_from(">L", data, at)
-        end = at + 12 + length
-        if end > len(data):
-            return False
-        if zlib.crc32(data[at + 4 : end - 4]) != struct.unpack_from(">L", data, end - 4)[0]:
-            return False
-        if data[at + 4 : at + 8] == b"IEND":
-            return True
-        at = end
-    return False

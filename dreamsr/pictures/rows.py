@@ -17,29 +17,24 @@ from dreamsr.pictures.decoding.jpeg import END_OF_IMAGE, START_OF_SCAN
 from dreamsr.pictures.picture import Array
 from dreamsr.pictures.png import SIGNATURE, chunk
 from dreamsr.pictures.tiff import (
-    BITS,
     COMPRESSION,
     EXTRA_SAMPLES,
-    HEIGHT,
     LONG,
     LONG8,
-    PHOTOMETRIC,
-    PLANAR,
     PREDICTOR,
     RATIONAL,
     RESOLUTION_UNIT,
     ROWS_PER_STRIP,
     SAMPLE_FORMAT,
-    SAMPLES,
     SHORT,
     STRIP_BYTES,
     STRIP_OFFSETS,
-    WIDTH,
     X_RESOLUTION,
     Y_RESOLUTION,
     ByteOrder,
     Layout,
     Node,
+    layout_tags,
     numbers,
     write_directory,
     write_header,
@@ -175,8 +170,13 @@ class TiffRows:
     ) -> None:
         row_bytes = width * channels * bits // 8
         rows = max(1, min(height, TIFF_STRIP_BYTES // row_bytes))
-        self._tags, self._order = tags, order
-        self._layout_tags = _layout_tags(height, width, channels, bits, rows, order)
+        own = layout_tags((height, width, channels), bits, 1 if channels < 3 else 2, order)
+        own[COMPRESSION], own[PREDICTOR] = numbers(SHORT, [8], order), numbers(SHORT, [2], order)
+        own[ROWS_PER_STRIP] = numbers(LONG, [rows], order)
+        own[SAMPLE_FORMAT] = numbers(SHORT, [1] * channels, order)
+        if channels in (2, 4):
+            own[EXTRA_SAMPLES] = numbers(SHORT, [2], order)  # alpha, not multiplied into the colours
+        self._tags, self._order = {**tags, **own}, order
         self._blocks = Blocks(rows)
         self._strips: list[bytes] = []
 
@@ -204,7 +204,7 @@ class TiffRows:
         # Both are required; of no unit, they say nothing.
         defaults: dict[int, Node] = {tag: numbers(RATIONAL, [1, 1], order) for tag in (X_RESOLUTION, Y_RESOLUTION)}
         defaults[RESOLUTION_UNIT] = numbers(SHORT, [1], order)
-        parts.append(write_directory({**defaults, **self._tags, **self._layout_tags, **places}, layout, at))
+        parts.append(write_directory({**defaults, **self._tags, **places}, layout, at))
         return b"".join(parts)
 
 
@@ -212,24 +212,6 @@ def _deflated(rows: Array, order: ByteOrder) -> bytes:
     differences = rows.copy()  # [h,W,C]
     differences[:, 1:] -= rows[:, :-1]  # wraps around, as the predictor wants
     return zlib.compress(differences.astype(rows.dtype.newbyteorder(order), copy=False).tobytes(), TIFF_LEVEL)
-
-
-def _layout_tags(height: int, width: int, channels: int, bits: int, rows: int, order: ByteOrder) -> dict[int, Node]:
-    tags: dict[int, Node] = {
-        WIDTH: numbers(LONG, [width], order),
-        HEIGHT: numbers(LONG, [height], order),
-        BITS: numbers(SHORT, [bits] * channels, order),
-        COMPRESSION: numbers(SHORT, [8], order),
-        PHOTOMETRIC: numbers(SHORT, [1 if channels < 3 else 2], order),
-        SAMPLES: numbers(SHORT, [channels], order),
-        ROWS_PER_STRIP: numbers(LONG, [rows], order),
-        PLANAR: numbers(SHORT, [1], order),
-        PREDICTOR: numbers(SHORT, [2], order),
-        SAMPLE_FORMAT: numbers(SHORT, [1] * channels, order),
-    }
-    if channels in (2, 4):
-        tags[EXTRA_SAMPLES] = numbers(SHORT, [2], order)  # alpha, not multiplied into the colours
-    return tags
 
 
 # --- JPEG -------------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ Source: TIFF 6.0 (1992), sections 2, 8, 14 and 18; the BigTIFF design note (2007
 """
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -20,6 +20,7 @@ SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258
 ORIENTATION, STRIP_OFFSETS, SAMPLES, ROWS_PER_STRIP, STRIP_BYTES = 274, 273, 277, 278, 279
 X_RESOLUTION, Y_RESOLUTION, PLANAR, RESOLUTION_UNIT, PREDICTOR = 282, 283, 284, 296, 317
 EXTRA_SAMPLES, SAMPLE_FORMAT, XMP, ICC, DNG_VERSION = 338, 339, 700, 34675, 50706
+TILE_OFFSETS, TILE_BYTES, JPEG_TABLES = 324, 325, 347
 EXIF_IFD, GPS_IFD, INTEROP_IFD = 34665, 34853, 40965
 NESTED = (EXIF_IFD, GPS_IFD, INTEROP_IFD)
 
@@ -114,6 +115,23 @@ def number(entry: Entry | None, order: ByteOrder) -> int | None:
     return int(struct.unpack_from(order + code, entry.value)[0])
 
 
+def values_of(entry: Entry | None, order: ByteOrder) -> list[int]:
+    """All values of an integer entry; [] for anything else."""
+    code = {SHORT: "u2", LONG: "u4", LONG8: "u8"}.get(entry.type) if entry else None
+    return [] if entry is None or code is None else np.frombuffer(entry.value, order + code).tolist()
+
+
+def strips_of(data: bytes, entries: Mapping[int, Entry], order: ByteOrder) -> Iterator[bytes]:
+    """The strips or tiles of a page as they are coded, as many as add up to no more than the data."""
+    places = (TILE_OFFSETS, TILE_BYTES) if TILE_OFFSETS in entries else (STRIP_OFFSETS, STRIP_BYTES)
+    left_bytes = len(data)
+    for start, length in zip(*(values_of(entries.get(tag), order) for tag in places), strict=False):
+        left_bytes -= length
+        if left_bytes < 0:
+            return
+        yield data[start : start + length]
+
+
 def read_tree(data: bytes, layout: Layout, at: int) -> dict[int, Node]:
     """The directory at `at` with its EXIF, GPS and interoperability directories read in place of their offsets."""
     tree: dict[int, Node] = {}
@@ -163,6 +181,21 @@ def write_header(layout: Layout, first_directory_at: int) -> bytes:
     if layout.big:
         return mark + struct.pack(layout.order + "HHHQ", 43, 8, 0, first_directory_at)
     return mark + struct.pack(layout.order + "HL", 42, first_directory_at)
+
+
+def layout_tags(shape: tuple[int, int, int], bits: int, photometric: int, order: ByteOrder) -> dict[int, Node]:
+    """What a page must say of its samples [H,W,C] of so many bits, uncompressed in one strip."""
+    height, width, channels = shape
+    return {
+        WIDTH: numbers(LONG, [width], order),
+        HEIGHT: numbers(LONG, [height], order),
+        BITS: numbers(SHORT, [bits] * channels, order),
+        COMPRESSION: numbers(SHORT, [1], order),
+        PHOTOMETRIC: numbers(SHORT, [photometric], order),
+        SAMPLES: numbers(SHORT, [channels], order),
+        ROWS_PER_STRIP: numbers(LONG, [height], order),
+        PLANAR: numbers(SHORT, [1], order),
+    }
 
 
 def numbers(kind: int, values: Sequence[int], order: ByteOrder) -> Entry:

@@ -10,7 +10,7 @@ from typing import Any
 import dreamsr
 from dreamsr.config import to_mapping
 from dreamsr.core.model import ModelConfig
-from dreamsr.weights.registry import Metric, WeightsEntry
+from dreamsr.weights.registry import MeasuredRow, WeightsEntry
 
 LIBRARY = "dreamsr"
 TAGS = ("super-resolution", "image-upscaling", "diffusion", "DREAM")
@@ -112,7 +112,7 @@ def _dream(facts: Mapping[str, Any]) -> str:
     return f"DREAM ([arXiv 2312.00210]({PAPER})): power p = {power:g}, from step {dream.get('start', 0)}"
 
 
-def _measured(metrics: Sequence[Metric]) -> str:
+def _measured(metrics: Sequence[MeasuredRow]) -> str:
     if not metrics:
         return "## Measured\n\nNot measured yet."
     names = list(dict.fromkeys(key for row in metrics for key in _numbers(row)))
@@ -124,7 +124,7 @@ def _measured(metrics: Sequence[Metric]) -> str:
     return "## Measured\n\n" + "\n".join(lines)
 
 
-def _numbers(row: Metric) -> dict[str, int | float]:
+def _numbers(row: MeasuredRow) -> dict[str, int | float]:
     return {key: value for key, value in row.items() if isinstance(value, int | float)}
 
 

@@ -27,7 +27,7 @@ from dreamsr.errors import WeightsError
 from dreamsr.publishing.card import LIBRARY, TAGS
 from dreamsr.weights.file import FILE_NAME, load_weights, save_weights
 from dreamsr.weights.resolve import obtain, parse_reference
-from dreamsr.weights.transfer import Source
+from dreamsr.weights.transfer import HubFile
 
 CONFIG = "config.json"
 
@@ -116,7 +116,7 @@ def _fetched(
     if reference is None:
         raise WeightsError(f"{name}: no folder of that name, and not user/repo on the Hub")
     cache = Path(cache_dir) if cache_dir is not None else None
-    source = Source(name, reference.repo, reference.revision, reference.file, cache=cache, token=token)
+    source = HubFile(name, reference.repo, reference.revision, reference.file, cache=cache, token=token)
     return obtain(source, lambda _: None, None, refresh=not offline, anew=anew)
 
 

@@ -9,12 +9,12 @@ from typing import Any
 from dreamsr.disk import read_json
 from dreamsr.errors import UsageError, printable
 from dreamsr.measure.metrics import REPORTED
-from dreamsr.weights.registry import Metric
+from dreamsr.weights.registry import MeasuredRow
 
 REPORT = "dreamsr-bench-"
 
 
-def read_metrics(path: Path, *, sha256: str) -> tuple[Metric, ...]:
+def read_metrics(path: Path, *, sha256: str) -> tuple[MeasuredRow, ...]:
     """The measurements of the weights with this sha256; every one names its dataset and protocol.
 
     Raises UsageError for a file that is neither a report nor rows, or a report about other weights.
@@ -35,7 +35,7 @@ def read_metrics(path: Path, *, sha256: str) -> tuple[Metric, ...]:
     return tuple({key: value for key, value in row.items() if isinstance(value, str | int | float)} for row in rows)
 
 
-def _from_report(report: Mapping[str, Any], sha256: str, path: str) -> tuple[Metric, ...]:
+def _from_report(report: Mapping[str, Any], sha256: str, path: str) -> tuple[MeasuredRow, ...]:
     measured = next((one for one in report["weights"] if one["sha256"] == sha256), None)
     if measured is None:
         raise UsageError(f"{path}: measured other weights, none has sha256 {sha256[:12]}; run `dreamsr bench` on these")

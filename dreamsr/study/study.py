@@ -48,7 +48,7 @@ EVALUATED_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
-class Plan:
+class StudyPlan:
     """What a study trains and measures. `config` is the plain arm's; powers may hold infinity, the plain arm."""
 
     config: TrainConfig
@@ -92,7 +92,9 @@ FIGURES = tuple(METRICS[field.name] for field in fields(Row) if field.name in ME
 OnNotice = Callable[[str], None]
 
 
-def study(plan: Plan, data: DataSource, held_out: Path, out: Path, *, device: str, on_notice: OnNotice) -> list[Row]:
+def study(
+    plan: StudyPlan, data: DataSource, held_out: Path, out: Path, *, device: str, on_notice: OnNotice
+) -> list[Row]:
     """Train and measure every arm that is not finished; return the rows of all arms, finished ones too.
 
     Raises OutputError where `out` cannot be written or would destroy what is read.
@@ -122,7 +124,7 @@ def _arm_folder(out: Path, power: float, seed: int) -> Path:
 
 
 def run_arm(
-    plan: Plan, arm: RunRequest, ratio: float, held: Sequence[tuple[Tensor, Tensor]], *, on_notice: OnNotice
+    plan: StudyPlan, arm: RunRequest, ratio: float, held: Sequence[tuple[Tensor, Tensor]], *, on_notice: OnNotice
 ) -> list[Row]:
     """The rows of one power and seed; the plain arm gives those of its longer training too."""
     config, folder = arm.config, arm.out
@@ -151,7 +153,7 @@ def run_arm(
     return rows
 
 
-def crops_of(plan: Plan, held_out: Path) -> list[tuple[Tensor, Tensor]]:
+def crops_of(plan: StudyPlan, held_out: Path) -> list[tuple[Tensor, Tensor]]:
     """The same crops of the held-out pictures for every arm, (low, x0)."""
     pairs = open_source(DataSource(data=str(held_out)), replace(plan.config, seed=0).crops)
     return [pairs[number] for number in range(plan.crops)]

@@ -8,7 +8,7 @@ of each crop; and takes the guess of step k with gradient.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from dreamsr.core.discriminator import (
     Discriminator,
     FeatureDiscriminator,
     PixelDiscriminator,
+    gradient_penalty,
     pairing_loss,
     scores_for_the_net,
 )
@@ -188,25 +189,25 @@ def adversarial_adam(module: nn.Module, learning_rate: float) -> torch.optim.Opt
 class Losses(NamedTuple):
     """Of one batch, all scalars: `whole` is what the net minimises, `base` that of y, `parts` the unweighted rest.
 
-    `discriminator` is the other side's own loss, None without one.
+    `discriminator` is the other side's own loss, None without one; `penalty` what is added to it, None where not due.
     """
 
     whole: Tensor
     base: Tensor
     parts: Mapping[str, Tensor] = {}
     discriminator: Tensor | None = None
+    penalty: Tensor | None = None
 
     @property
     def minimised(self) -> Tensor:
         """What to differentiate: neither side's loss has a gradient for the other's parameters."""
-        return self.whole if self.discriminator is None else self.whole + self.discriminator
+        return sum((loss for loss in (self.discriminator, self.penalty) if loss is not None), start=self.whole)
 
     def as_numbers(self) -> dict[str, float]:
         """Every loss by its name."""
-        known = {"loss": self.whole, "base_loss": self.base, **self.parts}
-        if self.discriminator is not None:
-            known["discriminator"] = self.discriminator
-        return {name: float(value.detach()) for name, value in known.items()}
+        others = {"discriminator": self.discriminator, "penalty": self.penalty}
+        known = {"loss": self.whole, "base_loss": self.base, **self.parts, **others}
+        return {name: float(value.detach()) for name, value in known.items() if value is not None}
 
 
 class FinishLoss(nn.Module):
@@ -244,7 +245,18 @@ class FinishLoss(nn.Module):
                 parts["adversarial"] = pairing_loss(scores_for_the_net(self.discriminator, x0_hat, y), kept)
         means = {name: value.mean() for name, value in parts.items()}
         whole = base + sum(_weight(finish, name) * value for name, value in means.items())
-        return Losses(whole, base.detach(), means, discriminator)
+        return Losses(whole, base.detach(), means, discriminator, self._penalty((x0, x0_hat), y, step))
+
+    def _penalty(self, pictures: Sequence[Tensor], y: Tensor, step: int) -> Tensor | None:
+        """For slopes of the discriminator at true pictures and guesses, [B,3,H,W] each; None in steps without it.
+
+        Made now and then, for all the steps between (Karras et al. 2020, StyleGAN2), and in float32.
+        """
+        finish = self.config.finish
+        if self.discriminator is None or not finish.penalises(step):
+            return None
+        slopes = torch.stack([gradient_penalty(self.discriminator, one, y) for one in pictures])  # [2,B]
+        return finish.gradient_penalty * finish.penalty_every * slopes.mean()
 
 
 def _weight(finish: FinishConfig, name: str) -> float:

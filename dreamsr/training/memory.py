@@ -65,7 +65,8 @@ def way_out(config: TrainConfig, fitting: int) -> str:
 
 def kept_for_backward(run: Run, config: TrainConfig, compute: Compute) -> int:
     """Bytes that the forward pass of one crop keeps for the backward pass, of the dearest kind of step."""
-    dearest = max(config.max_steps, config.base_steps, config.dream.start)
+    every = config.finish.penalty_every
+    dearest = -(-max(config.max_steps, config.base_steps, config.dream.start) // every) * every
     before = max(config.base_steps, config.finish_start - 1)
     stages = {config.stage(step): step for step in (before, dearest)}
     return max(_kept(losses_of(run, config, stage), config, compute, step) for stage, step in stages.items())

@@ -16,7 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from dreamsr.data.recipes import Table, degradation_names, load_degradation, read_table
+from dreamsr.data.recipes import TomlTable, degradation_names, load_degradation, read_table
 from dreamsr.errors import ConfigError, UsageError
 
 LONGEST_CHAIN = 8
@@ -30,7 +30,7 @@ class Preset:
     name: str
     description: str
     dream_power: float
-    values: Table
+    values: TomlTable
     named_photo: bool = False
 
 
@@ -51,13 +51,13 @@ def load_preset(name: str) -> Preset:
     return Preset(name, extra["description"], float(extra["dream_power"]), values, named)
 
 
-def _with_table(values: Table) -> Table:
+def _with_table(values: TomlTable) -> TomlTable:
     """A preset's values, the named table of its degradation in its place."""
     photo = merged(load_degradation(values["degradation"]), values.get("photo", {}))
     return {**values, "degradation": "photo", "photo": photo}
 
 
-def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> Table:
+def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> TomlTable:
     """`base` with the values of `change` in their places; tables are merged, everything else is replaced."""
     result = dict(base)
     for key, value in change.items():
@@ -66,9 +66,9 @@ def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> Table:
     return result
 
 
-def parse_settings(texts: Iterable[str]) -> Table:
+def parse_settings(texts: Iterable[str]) -> TomlTable:
     """`["model.sr3.dropout=0.1", ...]` as nested tables; values are TOML, words need no quotes. Raises UsageError."""
-    result: Table = {}
+    result: TomlTable = {}
     for text in texts:
         path, sign, value = text.partition("=")
         keys = [key.strip() for key in path.split(".")]
@@ -81,7 +81,7 @@ def parse_settings(texts: Iterable[str]) -> Table:
     return result
 
 
-def _chained(name: str, seen: tuple[str, ...]) -> Table:
+def _chained(name: str, seen: tuple[str, ...]) -> TomlTable:
     """The values of a preset after those that it extends."""
     if name in seen or len(seen) >= LONGEST_CHAIN:
         raise ConfigError(f"preset {seen[0]}: extends itself ({' > '.join((*seen, name))})")

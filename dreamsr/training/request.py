@@ -12,7 +12,7 @@ from dreamsr.training.config import TrainConfig
 from dreamsr.training.start import Start
 
 if TYPE_CHECKING:
-    from dreamsr.training.results.log import Progress
+    from dreamsr.training.results.log import TrainProgress
     from dreamsr.training.results.validation import Validation
 
 
@@ -54,7 +54,7 @@ class Listener:
     on_download: (bytes done, bytes in all) of weights that are fetched first.
     """
 
-    on_progress: Callable[[Progress], None] = _ignore
+    on_progress: Callable[[TrainProgress], None] = _ignore
     on_notice: Callable[[str], None] = _ignore
     on_validation: Callable[[Validation], None] = _ignore
     on_download: Callable[[int, int], None] = _ignore

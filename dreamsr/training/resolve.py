@@ -10,7 +10,7 @@ from typing import Any
 
 from dreamsr.config import from_mapping, to_mapping, unused_field
 from dreamsr.core.model import ModelConfig
-from dreamsr.data.recipes import Table
+from dreamsr.data.recipes import TomlTable
 from dreamsr.data.sources import DataSource
 from dreamsr.errors import UsageError
 from dreamsr.training.config import TrainConfig
@@ -78,7 +78,7 @@ def _require_used(values: Mapping[str, Any], own: Mapping[str, Any], *, source: 
     raise UsageError(f"{source}: `settings` {name}: no such field in use; choose {' or '.join(near)}")
 
 
-def dream_table(values: Mapping[str, Any], preset_power: float, given: Mapping[str, Any]) -> Table:
+def dream_table(values: Mapping[str, Any], preset_power: float, given: Mapping[str, Any]) -> TomlTable:
     """The `[dream]` table that `given` asks for: enabled, power and start, None where not given; empty if none was.
 
     power or start alone mean enabled. Raises UsageError where enabled is False beside them.
@@ -106,7 +106,7 @@ def name_of(source: DataSource) -> str:
     return Path(text.removeprefix("hub:").split(":")[0]).resolve().name.split(".")[0] or "run"
 
 
-def finish_table(steps: int | None) -> Table:
+def finish_table(steps: int | None) -> TomlTable:
     """The `[finish]` table that lasts so many steps; empty where they were not given."""
     return {} if steps is None else {"finish": {"steps": steps}}
 
@@ -123,7 +123,7 @@ def _require_same_model(model: ModelConfig, asked: Mapping[str, Any]) -> None:
             )
 
 
-def _scale_stages(values: Table, preset: Preset, given: Mapping[str, Any]) -> None:
+def _scale_stages(values: TomlTable, preset: Preset, given: Mapping[str, Any]) -> None:
     """A shorter or longer run keeps the preset's share of steps for the base and for finishing."""
     whole, now = preset.values.get("max_steps"), values.get("max_steps")
     if not whole or not isinstance(now, int):

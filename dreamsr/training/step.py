@@ -15,7 +15,7 @@ from dreamsr.core.discriminator import Discriminator
 from dreamsr.core.dream import dream_loss
 from dreamsr.core.noise import seed_of
 from dreamsr.processes import TrainingProcesses
-from dreamsr.training.config import Stage, TrainConfig
+from dreamsr.training.config import StageName, TrainConfig
 from dreamsr.training.finishing import FinishLoss, Losses, base_loss, conditioned
 from dreamsr.training.loader import Batch, Loader
 from dreamsr.training.state import Run
@@ -48,7 +48,7 @@ class StepLoss(nn.Module):
         return base + error, base.detach()
 
 
-def losses_of(run: Run, config: TrainConfig, stage: Stage) -> nn.Module:
+def losses_of(run: Run, config: TrainConfig, stage: StageName) -> nn.Module:
     """The module that computes the losses of one stage, (batch, step) -> the fields of `Losses`."""
     if stage == "finish" and run.finish is not None:
         return FinishLoss(run.denoiser, run.finish, config)
@@ -93,7 +93,7 @@ class StepResult:
     learning_rate: float
     finite: bool
     stop: bool
-    stage: Stage
+    stage: StageName
     parts: Mapping[str, float]
 
 
@@ -107,7 +107,7 @@ class Stepper:
         self.loader = loader
         self._averaged = self._average(config.stage(run.step))
 
-    def _average(self, stage: Stage) -> nn.Module:
+    def _average(self, stage: StageName) -> nn.Module:
         """The losses of `stage`, averaged over the processes from now on."""
         # In the base phase a part of the net is not used, which averaging must know and pays for.
         return self.processes.averaging(losses_of(self.run, self.config, stage), some_unused=stage == "base")
@@ -157,9 +157,13 @@ class Stepper:
         return learners
 
     def _clipped(self) -> float:
-        """Clip the gradients of each learner; the sum of their norms before that."""
-        clip = self.config.clip_norm
-        return sum(float(nn.utils.clip_grad_norm_(module.parameters(), clip)) for module, _ in self._learners())
+        """Clip the net's gradients; the sum of all learners' norms before that.
+
+        A discriminator's stay as they are: shortened, a penalty that is made now and then would lose its weight.
+        """
+        clips = (self.config.clip_norm, math.inf)
+        learners = zip(self._learners(), clips, strict=False)
+        return sum(float(nn.utils.clip_grad_norm_(module.parameters(), clip)) for (module, _), clip in learners)
 
     def _backward(self, index: int) -> dict[str, float]:
         """Add the gradients of one batch; its losses by name."""

@@ -31,7 +31,7 @@ from dreamsr.training.loader import Batches, Loader, draws, step_numbers
 from dreamsr.training.memory import require_room_for_state, require_room_for_steps, way_out
 from dreamsr.training.request import NOBODY, Listener, RunRequest
 from dreamsr.training.results import checkpoints
-from dreamsr.training.results.log import Progress, TrainLog
+from dreamsr.training.results.log import TrainLog, TrainProgress
 from dreamsr.training.results.places import require_place
 from dreamsr.training.resuming import with_short_warmup
 from dreamsr.training.speed import Stopwatch, peak_memory_mb
@@ -230,7 +230,7 @@ class Session:
         left = watch.seconds_left(run.step)
         rate, losses = result.learning_rate, (result.loss, result.base_loss)
         stage = (result.stage, result.parts)
-        progress = Progress(run.step, config.max_steps, *losses, rate, speed, left, memory, run.skipped, *stage)
+        progress = TrainProgress(run.step, config.max_steps, *losses, rate, speed, left, memory, run.skipped, *stage)
         if self.log is not None:
             self.log.step(progress)
         if watch.is_due and run.step < config.max_steps:

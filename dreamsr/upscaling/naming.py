@@ -15,7 +15,7 @@ from dreamsr.outputs import free_name
 from dreamsr.pictures.folders import ENDINGS, STREAM, Source, existing_folder, exists, identity, is_folder
 from dreamsr.pictures.picture import FORMATS, format_for
 
-Place = Literal["beside", "folder", "file", "template", "stream"]
+PlaceKind = Literal["beside", "folder", "file", "template", "stream"]
 FIELD = re.compile(r"\{([^{}]*)\}")
 FIELDS = ("stem", "ext", "scale", "width", "height", "folder", "tree")
 FORMAT_NAMES = {"jpg": "JPEG", "tif": "TIFF"} | {name.lower(): name for name in FORMATS}
@@ -25,7 +25,7 @@ FORMAT_NAMES = {"jpg": "JPEG", "tif": "TIFF"} | {name.lower(): name for name in 
 class Destination:
     """What `output` means. `text` is a path or a template, empty beside the input; a template may lie in `folder`."""
 
-    place: Place
+    place: PlaceKind
     text: str = ""
     folder: str = ""
 
@@ -138,6 +138,12 @@ def targets(namings: Sequence[Naming], destination: Destination) -> list[Path]:
                 for number in numbers:
                     named[number] = replace(named[number], stem=stem(named[number]))
     return _numbered([_path(naming, destination) for naming in named])
+
+
+def tells_size(naming: Naming, destination: Destination) -> bool:
+    """Whether the result's name would be another for a picture of another size."""
+    scale = naming.scale if naming.by_scale else ""
+    return _path(naming, destination) != _path(replace(naming, scale=scale, width=0, height=0), destination)
 
 
 def _path(naming: Naming, destination: Destination) -> Path:

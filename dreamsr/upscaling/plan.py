@@ -22,6 +22,7 @@ from dreamsr.upscaling.naming import (
     parse_destination,
     parse_format,
     targets,
+    tells_size,
 )
 from dreamsr.upscaling.sizes import Size, check_target
 
@@ -31,7 +32,7 @@ PAGE_ENDINGS = (".html", ".htm")
 
 
 @dataclass(frozen=True)
-class Request:
+class UpscaleRequest:
     """What a command line asks for, as typed. `data` is what standard input held, where it is an input."""
 
     inputs: Sequence[str]
@@ -52,7 +53,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to enlarge. `target` None means standard output. Sizes in pixels."""
+    """One picture to enlarge. `target` None means standard output, and may tell the size. Sizes in pixels."""
 
     source: Source
     target: Path | None
@@ -61,6 +62,12 @@ class Job:
     input_width: int
     height: int
     width: int
+    names_size: bool = False
+
+    @property
+    def result_px(self) -> int:
+        """Pixels of the result."""
+        return self.height * self.width
 
     @property
     def target_label(self) -> str:
@@ -69,7 +76,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Plan:
+class UpscalePlan:
     """What will be done, what cannot be, and what a user may wonder about. `page` is where a compare page goes."""
 
     jobs: list[Job]
@@ -78,7 +85,7 @@ class Plan:
     page: Path | None = None
 
 
-def plan(request: Request, *, page: Path | None = None, on_planning: OnPlanning | None = None) -> Plan:
+def plan(request: UpscaleRequest, *, page: Path | None = None, on_planning: OnPlanning | None = None) -> UpscalePlan:
     """Probe every input and settle every output name, that of a compare `page` too.
 
     Raises UsageError for an impossible request; OutputError where an output would replace an input, or exists
@@ -98,10 +105,8 @@ def plan(request: Request, *, page: Path | None = None, on_planning: OnPlanning 
             on_planning(len(sources))
         try:
             info = _probe(source, request)
-            height, width = request.size.of(info.height, info.width)
-            check_target(info.height, info.width, height, width, must_grow=True)
             format = chosen_format(asked, destination, info.format)
-            _check_side(format, height, width)
+            height, width = _target_size(info.height, info.width, format, request.size)
         except DreamsrError as error:
             problems.append(Problem(str(source.path), f"{_prefix(source, error)}{error}"))
             continue
@@ -110,16 +115,20 @@ def plan(request: Request, *, page: Path | None = None, on_planning: OnPlanning 
         namings.append((Naming(source, format, text, width, height, request.size.scale is not None), info))
     paths = targets([naming for naming, _ in namings], destination)
     stream = destination.place == "stream"
-    jobs = [_job(naming, info, None if stream else path) for (naming, info), path in zip(namings, paths, strict=True)]
+    jobs = [
+        Job(naming.source, None if stream else path, naming.format, info.height, info.width, naming.height,
+            naming.width, tells_size(naming, destination))
+        for (naming, info), path in zip(namings, paths, strict=True)
+    ]  # fmt: skip
     jobs, results = _without_earlier_results(jobs, request.if_exists)
     left_out = {source.path for source in sources if source.named} - {job.source.path for job in jobs}
     unusable = [path for path in left_out if str(path) in {problem.name for problem in problems}]
     jobs = _settled(jobs, unusable, request.if_exists)
-    planned = Plan(jobs, problems, notes + results)
+    planned = UpscalePlan(jobs, problems, notes + results)
     return planned if page is None else _with_page(planned, page, sources, request.if_exists)
 
 
-def _with_page(planned: Plan, page: Path, sources: Sequence[Source], policy: IfExists) -> Plan:
+def _with_page(planned: UpscalePlan, page: Path, sources: Sequence[Source], policy: IfExists) -> UpscalePlan:
     """The plan with the page, or with a note that it stays as it is. Raises OutputError."""
     (output,) = plan_outputs(
         [Output("compare", page, PAGE_ENDINGS)],
@@ -157,7 +166,7 @@ def _is_within(source: Source, output: str) -> bool:
     return any(identity(folder) == output for folder in parents[: len(source.tree.parts)])
 
 
-def _probe(source: Source, request: Request) -> PictureInfo:
+def _probe(source: Source, request: UpscaleRequest) -> PictureInfo:
     if not source.is_stream and is_device(source.path):
         raise ImageError(f"{source.label} is a pipe or a device, not a file; give - and send it to standard input")
     return probe_picture(request.data if source.is_stream else source.path, max_pixels=request.max_pixels)
@@ -168,16 +177,22 @@ def _prefix(source: Source, error: DreamsrError) -> str:
     return "" if source.label in str(error) else f"{source.label}: "
 
 
-def _check_side(format: str, height: int, width: int) -> None:
-    if max(height, width) > MAX_SIDE_PX[format]:
+def _target_size(height: int, width: int, format: str, size: Size) -> tuple[int, int]:
+    """(height, width) of the result. Raises UsageError where it is no larger, OutputError beyond the format."""
+    tall, wide = size.of(height, width)
+    check_target(height, width, tall, wide, must_grow=True)
+    if max(tall, wide) > MAX_SIDE_PX[format]:
         raise OutputError(
-            f"{width}x{height} is too large for {format}, which ends at {MAX_SIDE_PX[format]} px a side; "
+            f"{wide}x{tall} is too large for {format}, which ends at {MAX_SIDE_PX[format]} px a side; "
             "choose `format` png or tiff"
         )
+    return tall, wide
 
 
-def _job(naming: Naming, info: PictureInfo, target: Path | None) -> Job:
-    return Job(naming.source, target, naming.format, info.height, info.width, naming.height, naming.width)
+def planned_anew(job: Job, input_height: int, input_width: int, size: Size) -> Job:
+    """The same job for a picture that has been replaced by one of another size. Raises as `plan` would."""
+    height, width = _target_size(input_height, input_width, job.format, size)
+    return replace(job, input_height=input_height, input_width=input_width, height=height, width=width)
 
 
 def _without_earlier_results(jobs: list[Job], policy: IfExists) -> tuple[list[Job], list[str]]:

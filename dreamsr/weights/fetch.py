@@ -21,8 +21,8 @@ from dreamsr.errors import DownloadError, printable
 from dreamsr.weights.registry import COMMIT, SHA256
 from dreamsr.weights.token import redirected, token_for
 from dreamsr.weights.transfer import (
+    HubFile,
     Silence,
-    Source,
     cache_folder,
     explained,
     file_url,
@@ -63,13 +63,13 @@ class _BadStatus(Exception):
         self.response = response
 
 
-def look(source: Source) -> Told:
+def look(source: HubFile) -> Told:
     """What the Hub says of a file, without fetching it. Raises DownloadError."""
     with explained(source.label, file_url(source)):
         return retried(lambda: _look(source), tries=LOOK_TRIES)
 
 
-def _look(source: Source) -> Told:
+def _look(source: HubFile) -> Told:
     from huggingface_hub import utils
 
     commit = None
@@ -100,7 +100,7 @@ def _size(text: str | None) -> int | None:
 
 @contextmanager
 def _request(
-    method: str, url: str, source: Source, *, timeout: float, more: Mapping[str, str] | None = None
+    method: str, url: str, source: HubFile, *, timeout: float, more: Mapping[str, str] | None = None
 ) -> Iterator[Any]:
     """One request with huggingface_hub's session; no redirect is followed, and no token sent where it may not go."""
     from huggingface_hub import get_session, utils
@@ -117,7 +117,7 @@ def _request(
 
 
 def retrieve(
-    source: Source, told: Told, expected: str | None, on_progress: OnBytes | None, on_notice: Callable[[str], None]
+    source: HubFile, told: Told, expected: str | None, on_progress: OnBytes | None, on_notice: Callable[[str], None]
 ) -> Path:
     """Download a file of `told.size` bytes, once more if they are wrong, and return where it is kept.
 
@@ -170,7 +170,7 @@ def _locked(lock: Path, growing: Path) -> Iterator[None]:
 
 
 def _download_right(
-    source: Source,
+    source: HubFile,
     told: Told,
     partial: Path,
     expected: str | None,
@@ -196,7 +196,7 @@ def _download_right(
     )
 
 
-def _require_safetensors(path: Path, source: Source) -> None:
+def _require_safetensors(path: Path, source: HubFile) -> None:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -209,7 +209,7 @@ def _require_safetensors(path: Path, source: Source) -> None:
         ) from None
 
 
-def _download(source: Source, told: Told, partial: Path, on_progress: OnBytes | None) -> None:
+def _download(source: HubFile, told: Told, partial: Path, on_progress: OnBytes | None) -> None:
     """Fetch what is still missing at `partial`, over several connections if need be."""
     size = told.size or 0
     with partial.open("ab") as file:
@@ -222,7 +222,7 @@ def _download(source: Source, told: Told, partial: Path, on_progress: OnBytes | 
         os.fsync(file.fileno())
 
 
-def _receive(source: Source, url: str, file: BinaryIO, size: int, on_progress: OnBytes | None) -> None:
+def _receive(source: HubFile, url: str, file: BinaryIO, size: int, on_progress: OnBytes | None) -> None:
     """Append bytes until there are `size`; never more, whatever comes. Raises DownloadError for another number."""
     timeout = hub_constants().HF_HUB_DOWNLOAD_TIMEOUT
     done = file.tell()

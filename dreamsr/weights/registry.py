@@ -23,7 +23,7 @@ REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 
-Metric = Mapping[str, str | int | float]
+MeasuredRow = Mapping[str, str | int | float]
 """One measurement: what `dreamsr bench` found, with at least `dataset` and `protocol` in words."""
 
 
@@ -50,7 +50,7 @@ class WeightsEntry:
     repo: str = ""
     file: str = "model.safetensors"
     revision: str = ""
-    metrics: tuple[Metric, ...] = ()
+    metrics: tuple[MeasuredRow, ...] = ()
 
     @property
     def published(self) -> bool:
@@ -163,7 +163,7 @@ def _entry(name: str, table: object, source: str) -> WeightsEntry:
     return entry
 
 
-def _metrics(rows: object, where: str) -> tuple[Metric, ...]:
+def _metrics(rows: object, where: str) -> tuple[MeasuredRow, ...]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise WeightsError(f"{where}: metrics must be tables, [[name.metrics]]")
     for row in rows:

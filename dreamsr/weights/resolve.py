@@ -27,7 +27,7 @@ from dreamsr.weights.registry import (
     unknown_weights,
 )
 from dreamsr.weights.transfer import (
-    Source,
+    HubFile,
     cache_folder,
     explained,
     file_url,
@@ -147,22 +147,24 @@ def local_file(name: str) -> Path | None:
     return None
 
 
-def _entry_source(entry: WeightsEntry) -> Source:
-    return Source(entry.name, entry.repo, entry.revision, entry.file, entry.sha256, entry.size_bytes, entry.licence)
+def _entry_source(entry: WeightsEntry) -> HubFile:
+    return HubFile(entry.name, entry.repo, entry.revision, entry.file, entry.sha256, entry.size_bytes, entry.licence)
 
 
-def _source(name: str, reference: Reference) -> Source:
-    return Source(name, reference.repo, reference.revision, reference.file)
+def _source(name: str, reference: Reference) -> HubFile:
+    return HubFile(name, reference.repo, reference.revision, reference.file)
 
 
-def _cached(source: Source) -> Path | None:
+def _cached(source: HubFile) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(source.repo, source.file, cache_dir=source.cache, revision=source.revision)
     return Path(found) if isinstance(found, str) else None
 
 
-def obtain(source: Source, notice: OnNotice, on_progress: OnBytes | None, refresh: bool, *, anew: bool = False) -> Path:
+def obtain(
+    source: HubFile, notice: OnNotice, on_progress: OnBytes | None, refresh: bool, *, anew: bool = False
+) -> Path:
     """The cached file if it is whole, else the Hub's; `anew` fetches it even so. Raises DownloadError."""
     cached = _cached(source)
     if cached is not None and source.sha256 is not None and file_sha256(cached) != source.sha256:
@@ -176,7 +178,7 @@ def obtain(source: Source, notice: OnNotice, on_progress: OnBytes | None, refres
     return _fetch(source, notice, on_progress, anew=anew)
 
 
-def _offline(source: Source) -> str:
+def _offline(source: HubFile) -> str:
     facts = [_megabytes(source.size_bytes)] if source.size_bytes else []
     facts += [f"sha256 {source.sha256}"] if source.sha256 else []
     about = f" ({', '.join(facts)})" if facts else ""
@@ -186,7 +188,7 @@ def _offline(source: Source) -> str:
     )
 
 
-def _fetch(source: Source, notice: OnNotice, on_progress: OnBytes | None, *, anew: bool) -> Path:
+def _fetch(source: HubFile, notice: OnNotice, on_progress: OnBytes | None, *, anew: bool) -> Path:
     """Look at the file and download it, unless the commit that a branch stands for is here already."""
     with quietly():
         told = look(source)
@@ -211,7 +213,7 @@ def _fetch(source: Source, notice: OnNotice, on_progress: OnBytes | None, *, ane
     return path
 
 
-def _remember(source: Source, commit: str) -> None:
+def _remember(source: HubFile, commit: str) -> None:
     """Note which commit a branch stands for, where huggingface_hub looks for it."""
     note = repository_folder(source) / "refs" / source.revision
     with explained(source.label, file_url(source)):
@@ -219,7 +221,7 @@ def _remember(source: Source, commit: str) -> None:
         write_bytes_atomically(note, commit.encode())
 
 
-def _checked_size(source: Source, told: Told) -> int:
+def _checked_size(source: HubFile, told: Told) -> int:
     size = told.size
     if not size:
         raise DownloadError(f"{source.label}: {file_url(source)} does not tell its size; it is not a weights file")
@@ -236,7 +238,7 @@ def _checked_size(source: Source, told: Told) -> int:
     return size
 
 
-def _check_space(source: Source, size: int) -> None:
+def _check_space(source: HubFile, size: int) -> None:
     cache = cache_folder(source)
     existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
     free = shutil.disk_usage(existing).free

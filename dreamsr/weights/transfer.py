@@ -26,7 +26,7 @@ class Silence(Exception):
 
 
 @dataclass(frozen=True)
-class Source:
+class HubFile:
     """A file on the Hub, what the user calls it, and what is known of it beforehand."""
 
     label: str
@@ -47,24 +47,24 @@ def hub_constants() -> Any:
     return constants
 
 
-def file_url(source: Source) -> str:
+def file_url(source: HubFile) -> str:
     """The address of a file, at HF_ENDPOINT if that is set."""
     from huggingface_hub import hf_hub_url
 
     return hf_hub_url(source.repo, source.file, revision=source.revision)
 
 
-def cache_folder(source: Source) -> Path:
+def cache_folder(source: HubFile) -> Path:
     """The Hub's cache: HF_HUB_CACHE, unless the source has its own."""
     return source.cache or Path(hub_constants().HF_HUB_CACHE)
 
 
-def repository_folder(source: Source) -> Path:
+def repository_folder(source: HubFile) -> Path:
     """The folder of a repository in the Hub's cache."""
     return cache_folder(source) / f"models--{source.repo.replace('/', '--')}"
 
 
-def manual_place(source: Source) -> Path:
+def manual_place(source: HubFile) -> Path:
     """Where a file is kept, and found if it was fetched by hand."""
     return repository_folder(source) / "snapshots" / source.revision / source.file
 

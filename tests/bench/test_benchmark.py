@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from dreamsr.bench import sweep
-from dreamsr.bench.benchmark import Report, Request, ablation, bench
+from dreamsr.bench.benchmark import BenchRequest, Report, ablation, bench
 from dreamsr.bench.check import check
 from dreamsr.bench.report import to_csv, to_json
 from dreamsr.bench.score import hints
@@ -54,11 +54,13 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def request_for(data: Path, tiny_weights: Path) -> Request:
-    return Request(data=(str(data),), weights=(f"tiny={tiny_weights}",), steps=(1, 2), device="cpu", precision="fp32")
+def request_for(data: Path, tiny_weights: Path) -> BenchRequest:
+    return BenchRequest(
+        data=(str(data),), weights=(f"tiny={tiny_weights}",), steps=(1, 2), device="cpu", precision="fp32"
+    )
 
 
-def run(request: Request, tmp_path: Path, **more: Any) -> Report:
+def run(request: BenchRequest, tmp_path: Path, **more: Any) -> Report:
     return bench(request, work=tmp_path / "work", **more)
 
 
@@ -78,7 +80,7 @@ def second_opinion(truth: Pixels, result: Pixels) -> tuple[float, float]:
 
 
 def test_rows_hold_what_the_saved_pictures_show_and_what_upscale_makes(
-    request_for: Request, tmp_path: Path, data: Path, tiny_weights: Path
+    request_for: BenchRequest, tmp_path: Path, data: Path, tiny_weights: Path
 ) -> None:
     report = run(request_for, tmp_path, save_outputs=tmp_path / "out")
     assert [(r["method"], r["steps"]) for r in report.data["rows"]] == [
@@ -103,7 +105,7 @@ def test_rows_hold_what_the_saved_pictures_show_and_what_upscale_makes(
     assert np.array_equal(np.array(Image.open(tmp_path / "out/photos/tiny-steps2/cat.png")), direct)
 
 
-def test_every_row_and_report_names_its_origin(request_for: Request, tmp_path: Path, tiny_weights: Path) -> None:
+def test_every_row_and_report_names_its_origin(request_for: BenchRequest, tmp_path: Path, tiny_weights: Path) -> None:
     data = run(request_for, tmp_path, command_line="dreamsr bench x").data
     names = "dataset method steps seed psnr_y ssim_y psnr_rgb lpips_alex lr_psnr seconds_per_megapixel peak_memory_mb"
     assert all(set(names.split()) <= set(r) for r in data["rows"])
@@ -117,7 +119,9 @@ def test_every_row_and_report_names_its_origin(request_for: Request, tmp_path: P
     assert json.loads(to_json(data))["format"] == "dreamsr-bench-1"
 
 
-def test_seeds_give_a_spread_and_steps_their_pairs(request_for: Request, tmp_path: Path, tiny_weights: Path) -> None:
+def test_seeds_give_a_spread_and_steps_their_pairs(
+    request_for: BenchRequest, tmp_path: Path, tiny_weights: Path
+) -> None:
     twin = f"twin={tiny_weights}"
     request = replace(request_for, weights=(*request_for.weights, twin), seeds=2, stochasticity=(0.0, 1.0), steps=(2,))
     data = run(request, tmp_path).data
@@ -135,7 +139,7 @@ def test_seeds_give_a_spread_and_steps_their_pairs(request_for: Request, tmp_pat
 
 
 def test_an_interrupted_sweep_goes_on_and_computes_nothing_twice(
-    request_for: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request_for: BenchRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = bench(request_for, work=tmp_path / "elsewhere").data["rows"]
     calls: list[sweep.Measurement] = []
@@ -160,7 +164,7 @@ def test_an_interrupted_sweep_goes_on_and_computes_nothing_twice(
     assert len(calls) == 17
 
 
-def test_damaged_records_are_computed_again(request_for: Request, tmp_path: Path) -> None:
+def test_damaged_records_are_computed_again(request_for: BenchRequest, tmp_path: Path) -> None:
     before = run(request_for, tmp_path).data["rows"]
     for number, path in enumerate(sorted((tmp_path / "work").rglob("*.json"))):
         path.write_bytes([b"", b"{}", b'{"format": "dreamsr-bench-image-1"}', path.read_bytes()[:99]][number % 4])
@@ -168,7 +172,7 @@ def test_damaged_records_are_computed_again(request_for: Request, tmp_path: Path
     assert [r["psnr_y"] for r in after] == [r["psnr_y"] for r in before]
 
 
-def test_progress_counts_up_and_tells_the_time_left(request_for: Request, tmp_path: Path) -> None:
+def test_progress_counts_up_and_tells_the_time_left(request_for: BenchRequest, tmp_path: Path) -> None:
     heard: list[SweepProgress] = []
     run(request_for, tmp_path, on_progress=heard.append)
     assert [p.done for p in heard] == list(range(9))
@@ -189,7 +193,7 @@ def test_records_of_other_code_or_other_settings_are_not_taken(tmp_path: Path) -
 # --- other tools ------------------------------------------------------------------------------------------------------
 
 
-def test_folders_of_other_tools_are_scored_like_our_own(request_for: Request, tmp_path: Path) -> None:
+def test_folders_of_other_tools_are_scored_like_our_own(request_for: BenchRequest, tmp_path: Path) -> None:
     run(request_for, tmp_path, save_outputs=tmp_path / "out")
     others = replace(
         request_for,
@@ -206,7 +210,7 @@ def test_folders_of_other_tools_are_scored_like_our_own(request_for: Request, tm
     assert json.loads(to_json(report.data))["rows"][3]["psnr_y"] == "inf"
 
 
-def test_commands_are_run_timed_and_scored(request_for: Request, tmp_path: Path) -> None:
+def test_commands_are_run_timed_and_scored(request_for: BenchRequest, tmp_path: Path) -> None:
     report = run(replace(request_for, weights=(), commands=(("nearest", PILLOW),)), tmp_path)
     own = row(report, "nearest")
     assert own["psnr_y"] < row(report, "bicubic")["psnr_y"]
@@ -225,7 +229,7 @@ def test_commands_are_run_timed_and_scored(request_for: Request, tmp_path: Path)
     ],
 )
 def test_a_command_that_fails_is_listed_and_the_rest_goes_on(
-    request_for: Request, tmp_path: Path, script: str, message: str
+    request_for: BenchRequest, tmp_path: Path, script: str, message: str
 ) -> None:
     command = f"{sys.executable} -c '{script}' {{input}} {{output}}"
     request = replace(request_for, weights=(), commands=(("broken", command),), command_timeout_s=2)
@@ -239,7 +243,7 @@ def test_a_command_that_fails_is_listed_and_the_rest_goes_on(
 @pytest.mark.parametrize(
     "template", ["tool {input}", "no-such-program-here {input} {output}", "tool '{input} {output}"]
 )
-def test_impossible_commands_are_refused_at_once(request_for: Request, tmp_path: Path, template: str) -> None:
+def test_impossible_commands_are_refused_at_once(request_for: BenchRequest, tmp_path: Path, template: str) -> None:
     with pytest.raises(UsageError, match="`command` x="):
         run(replace(request_for, commands=(("x", template),)), tmp_path)
 
@@ -293,7 +297,9 @@ def sabotaged(tmp_path: Path, name: str, change: Any) -> str:
     return str(folder)
 
 
-def test_swapped_channels_and_shifts_are_noticed_and_lower_the_figures(request_for: Request, tmp_path: Path) -> None:
+def test_swapped_channels_and_shifts_are_noticed_and_lower_the_figures(
+    request_for: BenchRequest, tmp_path: Path
+) -> None:
     base = replace(request_for, weights=(), outputs=(("none", str(tmp_path)),))
     run(replace(base, outputs=(), weights=request_for.weights, steps=(1,)), tmp_path, save_outputs=tmp_path / "out")
     outputs = (
@@ -313,7 +319,7 @@ def test_swapped_channels_and_shifts_are_noticed_and_lower_the_figures(request_f
     assert any("bgr on photos" in line for line in heard)
 
 
-def test_a_missing_result_stops_the_run_before_anything_is_computed(request_for: Request, tmp_path: Path) -> None:
+def test_a_missing_result_stops_the_run_before_anything_is_computed(request_for: BenchRequest, tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     Image.new("RGB", (96, 96)).save(tmp_path / "results/astronaut.png")
     with pytest.raises(DataError, match=r"no file for cat\.png"):
@@ -321,7 +327,7 @@ def test_a_missing_result_stops_the_run_before_anything_is_computed(request_for:
     assert not (tmp_path / "work").exists()
 
 
-def test_a_result_at_the_wrong_scale_stops_the_run(request_for: Request, tmp_path: Path) -> None:
+def test_a_result_at_the_wrong_scale_stops_the_run(request_for: BenchRequest, tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     for name in ("astronaut", "cat"):
         Image.new("RGB", (72, 72)).save(tmp_path / f"results/{name}.png")
@@ -357,12 +363,12 @@ def test_hints_are_silent_for_noise_blur_and_flat_pictures() -> None:
         ({"protocol": "y-channel", "degradation": "noise-5"}, "y-channel"),
     ],
 )
-def test_impossible_requests_are_refused(request_for: Request, change: dict[str, Any], message: str) -> None:
+def test_impossible_requests_are_refused(request_for: BenchRequest, change: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         replace(request_for, **change)
 
 
-def test_names_and_steps_are_checked_before_the_run(request_for: Request, tmp_path: Path) -> None:
+def test_names_and_steps_are_checked_before_the_run(request_for: BenchRequest, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="two methods are called 'tiny'"):
         run(replace(request_for, weights=request_for.weights * 2), tmp_path)
     with pytest.raises(UsageError, match=r"`steps` is 1001, but tiny can take 1\.\.1000"):
@@ -393,7 +399,7 @@ def test_an_ablation_names_the_settings_in_which_two_runs_differ(tmp_path: Path)
 
 
 def test_without_torchvision_lpips_is_null_and_told_in_one_line(
-    request_for: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request_for: BenchRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(_: str) -> Any:
         raise ModuleNotFoundError("torchvision")
@@ -407,7 +413,7 @@ def test_without_torchvision_lpips_is_null_and_told_in_one_line(
 
 
 def test_lpips_sees_images_in_minus_one_to_one_and_fills_earlier_records(
-    request_for: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request_for: BenchRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(replace(request_for, lpips=()), tmp_path)
 
@@ -444,7 +450,7 @@ def test_lpips_of_torchmetrics_where_it_works() -> None:
 # --- reports ----------------------------------------------------------------------------------------------------------
 
 
-def test_csv_has_a_line_per_image_with_its_origin(request_for: Request, tmp_path: Path) -> None:
+def test_csv_has_a_line_per_image_with_its_origin(request_for: BenchRequest, tmp_path: Path) -> None:
     report = run(request_for, tmp_path)
     lines = list(csv.DictReader(io.StringIO(to_csv(report.data).decode())))
     assert len(lines) == 8
@@ -455,7 +461,7 @@ def test_csv_has_a_line_per_image_with_its_origin(request_for: Request, tmp_path
     assert mean == pytest.approx(row(report, "tiny", 1)["psnr_y"])
 
 
-def test_check_holds_for_an_honest_report_and_finds_a_changed_figure(request_for: Request, tmp_path: Path) -> None:
+def test_check_holds_for_an_honest_report_and_finds_a_changed_figure(request_for: BenchRequest, tmp_path: Path) -> None:
     report = run(request_for, tmp_path)
     path = tmp_path / "report.json"
     path.write_bytes(to_json(report.data))

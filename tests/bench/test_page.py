@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dreamsr.bench.benchmark import Report, Request, bench
+from dreamsr.bench.benchmark import BenchRequest, Report, bench
 from dreamsr.bench.report import plain
 from tests.browser import CHROMIUM
 
@@ -32,7 +32,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Repo
     data.mkdir()
     Image.open(PICTURES / "astronaut.png").convert("RGB").crop((60, 0, 156, 96)).save(data / "astro.png")
     Image.open(PICTURES / "cat.png").convert("RGB").crop((40, 30, 136, 126)).save(data / "cat.png")
-    request = Request(
+    request = BenchRequest(
         data=(str(data),), weights=(f"tiny={tiny_weights}",), steps=(1, 2, 4), seeds=2, device="cpu", lpips=()
     )
     return bench(request, work=folder / "work", command_line="dreamsr bench <script>alert(1)</script>")

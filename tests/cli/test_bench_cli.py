@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from dreamsr import cli, processes
-from dreamsr.bench import plots, speed
-from dreamsr.measure.cost import Cost
+from dreamsr.bench import plots, race
+from dreamsr.bench.methods import Variant, filled
+from dreamsr.bench.weights import WeightsMethod
 from dreamsr.pictures.read import read_picture
 
 PICTURES = Path(__file__).parents[1] / "pictures"
@@ -151,22 +155,73 @@ def test_missing_data_and_unwritable_reports_are_found_at_once(
     assert plots.INSTALL in capsys.readouterr().err
 
 
-def test_speed_reports_cold_warm_and_best_batch(
-    bench: Bench, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Two rounds, and weights whose command is another tool that takes no time; its command line."""
+    words = f"{sys.executable} -c '{ENLARGE}' {{input}} {{output}}"
+    monkeypatch.setattr(race, "ROUNDS", 2)
+    monkeypatch.setattr(WeightsMethod, "command", lambda *_: words)
+    return words
+
+
+def test_speed_reports_commands_and_warm_pictures_over_sizes(
+    bench: Bench, folder: Path, capsys: pytest.CaptureFixture[str], quick: str
 ) -> None:
-    monkeypatch.setattr(speed, "LOW_PX", 64)
-    monkeypatch.setattr(speed, "_cold", lambda *_: Cost(3.0, 100.0))
-    command = f"pillow={sys.executable} -c '{ENLARGE}' {{input}} {{output}}"
-    assert bench("--steps", "1", "--speed", "--json", "r.json", "--command", command) == 0
-    measured = {entry["method"]: entry for entry in json.loads((folder / "r.json").read_text())["speed"]}
-    assert set(measured) == {"bicubic", "lanczos", "pillow", "tiny"}
-    tiny = measured["tiny"]
-    assert tiny["cold_seconds_per_megapixel"] == pytest.approx(3.0 / (64 * 64 / 1e6))
-    assert tiny["warm_p50_seconds"] <= tiny["warm_p95_seconds"]
-    assert tiny["best_batch_seconds_per_megapixel"] <= tiny["batch_1_seconds_per_megapixel"]
+    more = ("--steps", "1", "--speed-px", "32,16", "--json", "r.json", "--lpips", "none")
+    assert bench("--speed", "--command", f"pillow={quick}", *more) == 0
+    report = json.loads((folder / "r.json").read_text())
+    measured = {(entry["method"], entry["low_px"]): entry for entry in report["speed"]}
+    assert set(measured) == {(m, n) for m in ("bicubic", "lanczos", "pillow", "tiny") for n in (16, 32)}
+    assert len(report["rows"]) == 4  # figures are there as ever
+    tiny = measured["tiny", 16]
+    assert (tiny["dataset"], tiny["image"]) == ("set", "astro")
+    assert tiny["cold_seconds_per_megapixel"] == pytest.approx(tiny["cold_seconds"] / (16 * 16 / 1e6))
+    assert tiny["warm_seconds_lowest"] <= tiny["warm_seconds"] <= tiny["warm_seconds_highest"]
+    assert tiny["cold_ratio"] == tiny["warm_ratio"] == 1
+    assert tiny["convolution_share"] > 0
     assert (tiny["evaluations"], tiny["device"]) == (2, "cpu")
-    assert measured["pillow"]["cold_seconds"] > 0
+    pillow = measured["pillow", 32]
+    assert pillow["cold_seconds"] > 0
+    assert pillow["cold_ratio_lowest"] <= pillow["cold_ratio"] <= pillow["cold_ratio_highest"]
+    assert pillow["warm_seconds"] is pillow["convolution_share"] is None
+    assert measured["bicubic", 32]["warm_ratio"] < 1
     assert "speed" in capsys.readouterr().out
+
+
+def test_speed_alone_needs_no_pictures_and_gives_every_report(
+    folder: Path, tiny_weights: Path, quick: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib", reason="charts need matplotlib, the extra dreamsr[bench]")
+    no_luck = f"no-luck={sys.executable} -c 'raise SystemExit(5)' {{input}} {{output}}"
+    files = ("--json", "r.json", "--csv", "r.csv", "--html", "r.html", "--speed-px", "16", "--device", "cpu")
+    weights = ("--weights", f"tiny={tiny_weights}", "--command", f"pillow={quick}", "--command", no_luck)
+    assert cli.main(["bench", "--speed", *weights, *files, "-q"]) == 0
+    entries = json.loads((folder / "r.json").read_text())["speed"]
+    assert [entry["method"] for entry in entries] == ["tiny", "pillow", "no-luck", "bicubic", "lanczos"]
+    assert "exit code 5" in entries[2]["failure"]
+    lines = list(csv.DictReader((folder / "r.csv").read_text().splitlines()))
+    assert [line["method"] for line in lines] == [entry["method"] for entry in entries]
+    assert float(lines[0]["warm_seconds"]) == entries[0]["warm_seconds"]
+    assert lines[0]["weights_sha256"]
+    page = (folder / "r.html").read_text()
+    assert "<h2>Speed</h2>" in page
+    assert "<h2>Charts</h2>" not in page
+    assert cli.main(["bench", "--speed", *weights[:4], *files, "-q"]) == 0  # over reports of its own kind
+    assert cli.main(["bench", "--check", "r.json"]) == 1
+    assert "timings alone" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_command_of_weights_enlarges_as_they_do_here(tiny_weights: Path, folder: Path) -> None:
+    method = WeightsMethod(
+        "tiny", str(tiny_weights), steps=(2,), stochasticity=(0.0,), seeds=(0,), device="cpu", precision="fp32",
+        tile_px=96, fidelity=0.5, match=False,
+    )  # fmt: skip
+    command = method.command(2, 4, 1)
+    source, result = folder / "set/astro.png", folder / "large.png"
+    subprocess.run(filled(command, {"{input}": str(source), "{output}": str(result)}), check=True, timeout=200)
+    here = method.enlarged(np.array(Image.open(source)), 4, Variant(2, 0.0, 0)).pixels
+    assert np.array_equal(np.array(Image.open(result)), here)
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

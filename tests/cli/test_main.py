@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import resource
 import signal
@@ -18,6 +20,7 @@ from PIL import Image
 import dreamsr
 from dreamsr import cli
 from dreamsr.errors import DreamsrError, OutputError, UsageError
+from tests.test_readme import COMMAND, leaf_commands
 
 PYTHON = [sys.executable, "-m", "dreamsr"]
 
@@ -150,6 +153,38 @@ def test_a_closed_pipe_ends_with_141_and_no_noise(arguments: list[str]) -> None:
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+class FullDisk(io.StringIO):
+    def write(self, _text: str, /) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("command", [(), ("weights",), *(path for path, _ in leaf_commands(COMMAND))], ids=" ".join)
+@pytest.mark.parametrize(("stdout", "reason"), [(FullDisk(), "cannot be written: No space"), (None, "is closed")])
+def test_help_that_is_lost_is_told_in_one_line(
+    command: tuple[str, ...],
+    stdout: io.StringIO | None,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.stdout", stdout)
+    assert cli.main([*command, "--help"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: standard output {reason}")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="shell redirections")
+@pytest.mark.parametrize("redirection", ["> /dev/full", ">&-"])
+def test_help_into_a_bad_place_leaves_no_noise(redirection: str) -> None:
+    if "/dev/full" in redirection and not Path("/dev/full").exists():
+        pytest.skip("no /dev/full")
+    line = f"{sys.executable} -m dreamsr upscale --help {redirection}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith("error: standard output ")
 
 
 def test_ctrl_c_exits_with_130_and_leaves_nothing(tmp_path: Path, tiny_weights: Path) -> None:

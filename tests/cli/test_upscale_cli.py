@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import signal
 import socket
 import struct
 import subprocess
@@ -346,18 +347,18 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
 def test_an_internal_error_in_one_file_does_not_stop_the_others(
     upscale: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dreamsr.upscaling import files
+    from dreamsr.upscaling import stages
 
     draw("a.png")
     draw("b.png")
-    inner = files.read_picture
+    inner = stages.read_picture
 
     def breaks(path: Path, **more: Any) -> Any:
         if str(path) == "a.png":
             raise ZeroDivisionError("oh")
         return inner(path, **more)
 
-    monkeypatch.setattr(files, "read_picture", breaks)
+    monkeypatch.setattr(stages, "read_picture", breaks)
     assert upscale("a.png", "b.png") == 1
     assert "a.png: internal error (ZeroDivisionError: oh)" in capsys.readouterr().err
     assert Path("b_x4.png").exists()
@@ -486,14 +487,39 @@ def test_an_unusable_input_is_not_replaced(upscale: Run, folder: Path, capsys: p
     assert (folder / "a_x4.png").read_bytes() == b"no picture, but mine"
 
 
-def test_a_file_replaced_after_planning_is_not_stretched(
+def test_a_file_replaced_after_planning_is_planned_anew(
     upscale: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw("a.png", (12, 9))
     monkeypatch.setattr("dreamsr.upscaling.files.remove_stale_temps", lambda _: draw("a.png", (9, 12)))
-    assert upscale("a.png") == 1
-    assert "was 12x9 px when the work was planned and is 9x12 now" in capsys.readouterr().err
-    assert not Path("a_x4.png").exists()
+    assert upscale("a.png", "--json") == 0
+    said = capsys.readouterr()
+    assert size_of("a_x4.png") == (36, 48)
+    assert "was 12x9 px when the work was planned and 9x12 when it was read" in said.err
+    told = lines(said.out)[0]
+    assert (told["input_width"], told["input_height"], told["width"], told["height"]) == (9, 12, 36, 48)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--width", "60"], "name of its result tells the size"),
+        (["--width", "60", "-o", "{stem}_{height}.png"], "name of its result tells the size"),
+        (["--width", "10", "-o", "b.png"], "does not enlarge"),
+    ],
+)
+def test_a_file_replaced_after_planning_is_told_where_the_plan_does_not_fit(
+    upscale: Run,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: Sequence[str],
+    message: str,
+) -> None:
+    draw("a.png", (9, 6))
+    monkeypatch.setattr("dreamsr.upscaling.files.remove_stale_temps", lambda _: draw("a.png", (12, 9)))
+    assert upscale("a.png", *options) == 1
+    assert message in capsys.readouterr().err
+    assert [path.name for path in Path().iterdir()] == ["a.png"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="shell redirections")
@@ -610,6 +636,26 @@ def test_an_interrupted_batch_says_how_to_go_on(
     assert upscale("a.png", "b.png", "c.png") == 130
     assert "1 of 3 done; go on with --if-exists skip\n" in capsys.readouterr().err
     assert not Path("b_x4.png").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
+def test_what_ends_it_from_outside_leaves_no_claim(tiny_weights: Path, folder: Path, name: str, code: int) -> None:
+    draw("in/a.png", (90, 90))
+    draw("in/b.png", (90, 90))
+    command = [sys.executable, "-m", "dreamsr", "upscale", "in", "-o", "out", "--if-exists", "skip", "--steps", "1000"]
+    process = subprocess.Popen(
+        [*command, "-w", str(tiny_weights), "--device", "cpu"], stderr=subprocess.PIPE, text=True, env=os.environ
+    )
+    deadline = time.monotonic() + 100
+    while not list(folder.glob("out/.*.claim")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert list(folder.glob("out/.*.claim"))
+    process.send_signal(getattr(signal, name))
+    said = process.communicate(timeout=100)[1]
+    assert process.returncode == code
+    assert "0 of 2 done; go on with --if-exists skip" in said
+    assert tree(folder / "out") == []
 
 
 @pytest.mark.parametrize("kind", ["json", "dots"])

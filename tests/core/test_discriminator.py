@@ -13,6 +13,7 @@ from dreamsr.core.discriminator import (
     Discriminator,
     FeatureDiscriminator,
     PixelDiscriminator,
+    gradient_penalty,
     pairing_loss,
     scores_for_the_net,
 )
@@ -125,6 +126,83 @@ def test_a_discriminator_learns_to_tell_two_kinds_of_pictures_apart() -> None:
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.8 * losses[0]
     assert all(math.isfinite(a) and math.isfinite(b) for a, b in pairwise(losses))
+
+
+# --- the gradient penalty ---------------------------------------------------------------------------------------------
+
+
+class Known(Discriminator):
+    """Scores whose slope is known: 3 w of red minus 2 w of green at one scale, 5 w of blue at another, coarser one."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 1)
+        self.w = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        fine = self.w * (3 * x[:, :1] - 2 * x[:, 1:2]) + y[:, :1]
+        return fine, nn.functional.avg_pool2d(5 * self.w * x[:, 2:], 2)
+
+
+class Squared(Discriminator):
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return x.square().sum(dim=1, keepdim=True) + y[:, :1], 7 + y[:, :1]
+
+
+@pytest.mark.parametrize("side", [8, 32])
+def test_the_penalty_is_the_squared_slope_of_the_mean_score_whatever_the_size(side: int) -> None:
+    judge, x, y = Known(), pictures(3, side), pictures(3, side, seed=1).requires_grad_(True)
+    penalty = gradient_penalty(judge, x, y)
+    assert torch.allclose(penalty, torch.full((3,), (9 + 4 + 25) * 2.0**2 / 2**2))  # halved: two scales
+    penalty.mean().backward()
+    assert judge.w.grad is not None
+    assert float(judge.w.grad) == pytest.approx(2 * 38 * 2.0 / 2**2)
+    assert y.grad is None or not y.grad.any()
+    assert not x.requires_grad
+
+
+def test_the_penalty_is_by_image_and_follows_the_place_that_it_is_made_at() -> None:
+    x, y = pictures(2), pictures(2, seed=1)
+    wanted = x.square().sum(dim=(1, 2, 3)) / 32**2  # (2 x / 2 scales) squared
+    assert torch.allclose(gradient_penalty(Squared(3, 1), x, y), wanted)
+
+
+@pytest.mark.parametrize("kind", ["pixels", "features"])
+def test_a_penalty_reaches_every_layer_and_moves_no_buffer(kind: str) -> None:
+    judge, x, y = built(kind).to(memory_format=torch.channels_last), pictures(), pictures(seed=1)  # type: ignore[call-overload]
+    before = {name: value.clone() for name, value in judge.named_buffers()}
+    with torch.no_grad():
+        assert gradient_penalty(judge, x, y).shape == (2,)
+    gradient_penalty(judge, x, y).mean().backward()
+    layers = [module for module in judge.modules() if isinstance(module, nn.Conv2d)]
+    assert all(
+        parameter.grad is not None and bool(parameter.grad.any())
+        for layer in layers
+        for name, parameter in layer.named_parameters()
+        if "original" in name
+    )
+    assert all(torch.equal(value, before[name]) for name, value in judge.named_buffers())
+
+
+def test_a_penalised_discriminator_does_not_win_what_a_free_one_wins() -> None:
+    """Against guesses that are always the same: the game that it would win in the end."""
+    true = pictures(8, 16)
+    smooth, y = nn.functional.avg_pool2d(true, 3, stride=1, padding=1), torch.zeros(8, 3, 16, 16)
+
+    def end(weight: float) -> tuple[float, float]:
+        judge = built("pixels")
+        optimizer = torch.optim.AdamW(judge.parameters(), lr=1e-2, betas=(0.5, 0.99))
+        for _ in range(60):
+            judge.settle()
+            loss = pairing_loss(judge(true, y), judge(smooth, y)).mean()
+            penalty = weight * torch.stack([gradient_penalty(judge, x, y) for x in (true, smooth)]).mean()
+            optimizer.zero_grad()
+            (loss + penalty).backward()
+            optimizer.step()
+        return float(loss.detach()), float(gradient_penalty(judge, true, y).mean().detach())
+
+    (free, steep), (held, flat) = end(0.0), end(0.1)
+    assert free < 0.25 < 0.4 < held < math.log(2)
+    assert flat < steep / 20
 
 
 def test_it_runs_under_bfloat16() -> None:

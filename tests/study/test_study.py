@@ -18,7 +18,7 @@ from dreamsr.pictures.read import from_pil
 from dreamsr.pictures.write import write_picture
 from dreamsr.study import study as studying
 from dreamsr.study.report import cells, markdown, write_report
-from dreamsr.study.study import FIGURES, Plan, Row, compared, measure, sampled, study
+from dreamsr.study.study import FIGURES, Row, StudyPlan, compared, measure, sampled, study
 from dreamsr.training.config import TrainConfig
 
 PROCESS = ProcessConfig(kind="gaussian", timesteps=4, beta_last=0.5)
@@ -36,7 +36,7 @@ TINY = TrainConfig(
     valid_steps=(2,),
     valid_limit=1,
 )
-PLAN = Plan(TINY, (math.inf, 1.0), seeds=2, sample_steps=(1, 4), stochasticities=(1.0,), crops=3)
+PLAN = StudyPlan(TINY, (math.inf, 1.0), seeds=2, sample_steps=(1, 4), stochasticities=(1.0,), crops=3)
 
 
 def pictures(folder, *, phase):

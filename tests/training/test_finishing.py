@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dreamsr.core.denoiser import evaluating
 from dreamsr.core.device import Compute
+from dreamsr.core.discriminator import gradient_penalty
 from dreamsr.core.model import build_net
 from dreamsr.core.samplers import sample
 from dreamsr.data.sources import DataSource, open_source
@@ -22,7 +23,7 @@ from dreamsr.training import finishing
 from dreamsr.training.config import FinishConfig, TrainConfig
 from dreamsr.training.finishing import FinishLoss, Losses, draw, encoder_distance, rollout, shifted
 from dreamsr.training.loader import Batch, Batches
-from dreamsr.training.results.log import Progress
+from dreamsr.training.results.log import TrainProgress
 from dreamsr.training.start import Start, load_start
 from dreamsr.training.state import Run, begin
 from dreamsr.training.step import learning_rate
@@ -39,6 +40,8 @@ FINISH = FinishConfig(
     features="encoder",
     adversarial=0.1,
     discriminator_channels=4,
+    gradient_penalty=0.1,
+    penalty_every=2,
 )
 CONFIG = replace(TINY, finish=FINISH)
 """Steps 0 and 1 train the base, 2 is plain, 3 dreams, 4 to 7 finish."""
@@ -155,11 +158,49 @@ def test_the_whole_is_the_weighted_sum(data: DataSource) -> None:
     assert told["loss"] == pytest.approx(wanted, rel=1e-6)
 
 
-def test_the_loss_does_not_depend_on_the_batch_that_a_crop_is_in(data: DataSource) -> None:
+@pytest.mark.parametrize(("weight", "every"), [(0.1, 2), (0.3, 3)])
+def test_the_penalty_is_that_of_truth_and_guess_for_all_steps_until_the_next(
+    data: DataSource, weight: float, every: int
+) -> None:
+    config = replace(CONFIG, finish=replace(FINISH, gradient_penalty=weight, penalty_every=every))
+    fresh, loss, batch = ready(config, data)
+    due = [step for step in range(4, 8) if loss(batch, step).penalty is not None]
+    assert due == [step for step in range(4, 8) if step % every == 0]
+    penalty, judge, drawn = loss(batch, 6).penalty, loss.discriminator, draw(config, 6)
+    condition = fresh.denoiser.condition(batch.low).detached()
+    guess = rollout(fresh.denoiser, condition, batch.eps, steps=drawn.steps, index=drawn.index)
+    assert penalty is not None
+    assert judge is not None
+    slopes = [gradient_penalty(judge, x, condition.y) for x in (batch.x0, guess)]
+    assert float(penalty.detach()) == pytest.approx(weight * every * float(torch.cat(slopes).detach().mean()), rel=1e-5)
+    penalty.backward()
+    assert all(p.grad is None for p in fresh.denoiser.net.parameters())
+    assert any(bool(p.grad.any()) for p in judge.parameters() if p.grad is not None)
+
+
+def test_without_a_weight_there_is_no_penalty(data: DataSource) -> None:
+    _, loss, batch = ready(replace(CONFIG, finish=replace(FINISH, gradient_penalty=0.0)), data)
+    losses = loss(batch, 6)
+    assert losses.penalty is None
+    assert losses.discriminator is not None
+    assert torch.equal(losses.minimised, losses.whole + losses.discriminator)
+
+
+def test_what_is_minimised_holds_the_penalty(data: DataSource) -> None:
+    _, loss, batch = ready(CONFIG, data)
+    losses = loss(batch, 6)
+    assert losses.discriminator is not None
+    assert losses.penalty is not None
+    assert torch.equal(losses.minimised, losses.whole + losses.discriminator + losses.penalty)
+    assert losses.as_numbers()["penalty"] == float(losses.penalty.detach())
+
+
+@pytest.mark.parametrize("step", [6, 7])
+def test_the_loss_does_not_depend_on_the_batch_that_a_crop_is_in(data: DataSource, step: int) -> None:
     _, loss, both = ready(CONFIG, data)
     singles = [Batch(*(part[i : i + 1] for part in both)) for i in range(2)]
-    apart = [loss(single, 6).as_numbers() for single in singles]
-    for name, value in loss(both, 6).as_numbers().items():
+    apart = [loss(single, step).as_numbers() for single in singles]
+    for name, value in loss(both, step).as_numbers().items():
         assert value == pytest.approx((apart[0][name] + apart[1][name]) / 2, rel=1e-5)
 
 
@@ -167,11 +208,11 @@ def test_the_loss_does_not_depend_on_the_batch_that_a_crop_is_in(data: DataSourc
 
 
 def test_the_stages_follow_each_other_and_are_told(data: DataSource, tmp_path: Path) -> None:
-    reports: list[Progress] = []
+    reports: list[TrainProgress] = []
     run(CONFIG, data, tmp_path / "run", on_progress=reports.append)
     assert [r.stage for r in reports] == ["base", "base", "plain", "dream", *["finish"] * 4]
     names = {"l1", "feature", "adversarial", "discriminator"}
-    assert [set(r.parts) for r in reports] == [set()] * 4 + [names] * 4
+    assert [set(r.parts) for r in reports] == [set()] * 4 + [names | {"penalty"}, names] * 2
     assert all(math.isfinite(value) for r in reports for value in r.parts.values())
 
 
@@ -216,7 +257,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
 ) -> None:
     config = replace(CONFIG, finish=replace(FINISH, discriminator=discriminator))
 
-    def interrupt(report: Progress) -> None:
+    def interrupt(report: TrainProgress) -> None:
         if report.step == stop:
             raise KeyboardInterrupt
 
@@ -234,7 +275,7 @@ def test_every_family_can_be_finished_and_resumed(data: DataSource, tmp_path: Pa
     finish = replace(FINISH, features="none", steps=3)
     config = replace(TINY, model=MODELS[backbone], base_steps=0, max_steps=4, save_every=2, finish=finish)
 
-    def interrupt(report: Progress) -> None:
+    def interrupt(report: TrainProgress) -> None:
         if report.step == 3:
             raise KeyboardInterrupt
 
@@ -273,7 +314,7 @@ def test_a_discriminator_loss_that_is_not_finite_leaves_both_sides_as_they_are(
 
     run(replace(CONFIG, max_steps=6, finish=replace(FINISH, steps=2)), data, tmp_path / "shorter")
     monkeypatch.setattr(FinishLoss, "forward", forward)
-    reports: list[Progress] = []
+    reports: list[TrainProgress] = []
     run(CONFIG, data, tmp_path / "run", on_progress=reports.append)
     state = checkpoint(tmp_path / "run")
     assert reports[-1].skipped == state["skipped"] == 2
@@ -313,7 +354,7 @@ def test_what_comes_is_free_until_finishing_begins(data: DataSource, tmp_path: P
     config = replace(CONFIG, rate_schedule="constant")
 
     def interrupt(at: int) -> Any:
-        def stop(report: Progress) -> None:
+        def stop(report: TrainProgress) -> None:
             if report.step == at:
                 raise KeyboardInterrupt
 
@@ -333,7 +374,7 @@ def test_what_comes_is_free_until_finishing_begins(data: DataSource, tmp_path: P
 
 
 def test_a_resumed_run_still_says_what_it_began_with(data: DataSource, tmp_path: Path) -> None:
-    def interrupt(report: Progress) -> None:
+    def interrupt(report: TrainProgress) -> None:
         if report.step == 5:
             raise KeyboardInterrupt
 
@@ -363,7 +404,7 @@ def test_alex_distances_are_by_image_and_reach_the_guess(
     assert float(fresh.denoiser.net.unet.leave.weight.grad.abs().sum()) > 0
     distance = finishing.alex_distance(CPU)(batch.x0 + 0.5, batch.x0)
     assert torch.allclose(distance, torch.full((2,), 0.25))
-    reports: list[Progress] = []
+    reports: list[TrainProgress] = []
     run(config, data, tmp_path / "run", on_progress=reports.append)
     assert reports[-1].parts["feature"] > 0
 
@@ -397,6 +438,8 @@ def test_a_stage_must_fit_its_run(finish: dict[str, Any], words: str) -> None:
         {"feature": math.inf},
         {"adversarial": math.nan},
         {"discriminator_channels": 0},
+        {"gradient_penalty": -0.1},
+        {"penalty_every": 0},
     ],
 )
 def test_impossible_settings_name_the_field(finish: dict[str, Any]) -> None:

@@ -19,8 +19,8 @@ from PIL import Image
 from dreamsr.errors import UsageError
 from dreamsr.pictures.read import probe_picture
 from dreamsr.processes import Processes, joined
-from dreamsr.upscaling.files import Options, Outcome, Summary, upscale_files
-from dreamsr.upscaling.plan import Job, Request
+from dreamsr.upscaling.files import Counts, Options, Outcome, upscale_files
+from dreamsr.upscaling.plan import Job, UpscaleRequest
 from dreamsr.upscaling.settings import Settings
 from dreamsr.upscaling.sizes import Size
 from dreamsr.upscaling.upscaler import Upscaler
@@ -45,6 +45,8 @@ class Witness:
         if self.keeps:
             self.fractions.append(fraction)
 
+    def waiting(self, count: int) -> None: ...
+
     def finished(self, outcome: Outcome) -> None:
         if self.keeps:
             self.outcomes.append(outcome)
@@ -53,7 +55,7 @@ class Witness:
             self.memory_kb.append(pages * os.sysconf("SC_PAGE_SIZE") / 1024)
 
 
-def run(request: Request, witness: Witness, upscaler: Upscaler, options: Options | None = None) -> Summary:
+def run(request: UpscaleRequest, witness: Witness, upscaler: Upscaler, options: Options | None = None) -> Counts:
     return upscale_files(
         request,
         Settings(steps=1),
@@ -76,7 +78,7 @@ def test_progress_goes_from_nothing_to_one(tmp_path: Path, tiny_upscaler: Upscal
     witness = Witness()
     folder = draw(tmp_path / "in", 1, (200, 100))
     settings = Settings(steps=2, tile_px=96)
-    request = Request([str(folder)], Size(scale=2), output=str(tmp_path / "out"))
+    request = UpscaleRequest([str(folder)], Size(scale=2), output=str(tmp_path / "out"))
     upscale_files(
         request,
         settings,
@@ -94,7 +96,7 @@ def test_damaged_pictures_are_refused_unless_they_are_accepted(tmp_path: Path, t
     source, target = tmp_path / "half.jpg", tmp_path / "half_x2.png"
     Image.effect_noise((48, 48), 60).convert("RGB").save(source)
     source.write_bytes(source.read_bytes()[: source.stat().st_size // 2] + b"\xff\xd9")
-    request, witness = Request([str(source)], Size(scale=2), str(target)), Witness()
+    request, witness = UpscaleRequest([str(source)], Size(scale=2), str(target)), Witness()
     assert run(request, witness, tiny_upscaler)["failed"] == 1
     assert "half.jpg is damaged" in str(witness.outcomes[-1].error)
     assert "`accept_damaged` enlarges it" in str(witness.outcomes[-1].error)
@@ -109,7 +111,7 @@ def test_a_damaged_result_is_not_skipped(tmp_path: Path, tiny_upscaler: Upscaler
     Image.effect_noise((48, 48), 60).convert("RGB").save(source)
     Image.effect_noise((96, 96), 60).convert("RGB").save(target)
     whole = target.read_bytes()
-    request, witness = Request([str(source)], Size(scale=2), str(target), if_exists="skip"), Witness()
+    request, witness = UpscaleRequest([str(source)], Size(scale=2), str(target), if_exists="skip"), Witness()
     assert run(request, witness, tiny_upscaler)["skipped"] == 1
     target.write_bytes(whole[: len(whole) // 2] + b"\xff\xd9")
     assert run(request, witness, tiny_upscaler)["done"] == 1
@@ -126,14 +128,14 @@ def test_stale_files_of_killed_runs_are_cleared(tmp_path: Path, tiny_upscaler: U
     stale.write_bytes(b"half")
     other = tmp_path / "out" / ".mine.tmp"
     other.write_bytes(b"mine")
-    run(Request([str(tmp_path / "in")], Size(scale=2), output=str(tmp_path / "out")), Witness(), tiny_upscaler)
+    run(UpscaleRequest([str(tmp_path / "in")], Size(scale=2), output=str(tmp_path / "out")), Witness(), tiny_upscaler)
     assert not stale.exists()
     assert other.exists()
 
 
 def test_an_interrupted_batch_keeps_its_page_and_skip_adds_to_it(tmp_path: Path, tiny_upscaler: Upscaler) -> None:
     folder, page = draw(tmp_path / "in", 4), tmp_path / "page.html"
-    request = Request([str(folder)], Size(scale=2), output=str(tmp_path / "out"))
+    request = UpscaleRequest([str(folder)], Size(scale=2), output=str(tmp_path / "out"))
 
     class Impatient(Witness):
         def started(self, job: Job) -> None:
@@ -156,7 +158,7 @@ def test_five_hundred_files_take_no_more_memory_than_a_hundred(tmp_path: Path, t
     witness = Witness()
     witness.keeps = False
     folder = draw(tmp_path / "in", 600)
-    summary = run(Request([str(folder)], Size(scale=2), output=str(tmp_path / "out")), witness, tiny_upscaler)
+    summary = run(UpscaleRequest([str(folder)], Size(scale=2), output=str(tmp_path / "out")), witness, tiny_upscaler)
     assert summary == {"done": 600}
     after_warm_up = witness.memory_kb[100:]
     slope = np.polyfit(np.arange(len(after_warm_up)), after_warm_up, 1)[0]
@@ -166,10 +168,11 @@ def test_five_hundred_files_take_no_more_memory_than_a_hundred(tmp_path: Path, t
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-def test_kills_at_random_moments_lose_nothing() -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_kills_at_random_moments_lose_nothing(processes: int) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "tests.kill", "--times", "8"],
+        [sys.executable, "-m", "tests.kill", "--times", str(8 // processes), "--processes", str(processes)],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -178,6 +181,7 @@ def test_kills_at_random_moments_lose_nothing() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "every rerun completed" in done.stdout
+    assert ("others completed them" in done.stdout) == (processes > 1)
 
 
 # --- several processes ------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dreamsr.errors import OutputError, UsageError
-from dreamsr.upscaling.plan import Plan, Request, plan
+from dreamsr.upscaling.plan import UpscalePlan, UpscaleRequest, plan
 from dreamsr.upscaling.sizes import Size
 
 
@@ -26,8 +26,8 @@ def draw(*names: str, size: tuple[int, int] = (8, 6)) -> None:
         Image.new("RGB", size, "red").save(name)
 
 
-def make(*inputs: str, size: Size | None = None, **more: Any) -> Plan:
-    return plan(Request(inputs, size or Size(scale=4), **more))
+def make(*inputs: str, size: Size | None = None, **more: Any) -> UpscalePlan:
+    return plan(UpscaleRequest(inputs, size or Size(scale=4), **more))
 
 
 def outputs(*inputs: str, **more: Any) -> list[str]:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 STREAM_BYTES = 256  # where the headers of a coded picture stand
+ALPHA = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1")
+BROKEN = (KeyError, StopIteration, IndexError, struct.error)
 
 
 class Box(NamedTuple):
@@ -28,31 +30,46 @@ class Nclx(NamedTuple):
     full_range: bool
 
 
+class Coded(NamedTuple):
+    """A coded picture: its stream, and the properties of the item that holds it."""
+
+    stream: bytes
+    properties: list[Box]
+
+
 def properties_of_main(data: bytes) -> list[Box]:
     """The properties of the main picture, then those of the tiles that make it up; [] where there are none."""
     try:
-        meta = _all(_first(data, b"meta")[4:])
-        found = {box.kind: box.content for box in reversed(meta)}
-        main = _number(found[b"pitm"][4:], wide=found[b"pitm"][0] > 0)
-        parts = _all(found[b"iprp"])
-        pool = _all(next(box.content for box in parts if box.kind == b"ipco"))
-        owned = _owned([box.content for box in parts if box.kind == b"ipma"])
-        items = [main, *_tiles(found.get(b"iref"), main)]
-        return [pool[index - 1] for item in items for index in owned.get(item, ()) if 0 < index <= len(pool)]
-    except (KeyError, StopIteration, IndexError, struct.error):
+        items = _Items(data)
+        return [box for item in (items.main, *items.tiles_of(items.main)) for box in items.properties_of(item)]
+    except BROKEN:
         return []
 
 
 def stream_of_main(data: bytes) -> bytes:
     """The first bytes of the coded main picture, or of its first tile; b"" where they are not found."""
+    return next((picture.stream[:STREAM_BYTES] for picture in coded_main(data)), b"")
+
+
+def coded_main(data: bytes) -> list[Coded]:
+    """The coded pictures that make up the main one and its alpha: each alone, or its tiles.
+
+    Fewer where the streams, overlapping, would come to more than the file; [] where there are none.
+    """
+    found: list[Coded] = []
     try:
-        found = {box.kind: box.content for box in reversed(_all(_first(data, b"meta")[4:]))}
-        main = _number(found[b"pitm"][4:], wide=found[b"pitm"][0] > 0)
-        item = next(iter(_tiles(found.get(b"iref"), main)), main)
-        at = _places(found[b"iloc"]).get(item)
-        return b"" if at is None else data[at : at + STREAM_BYTES]
-    except (KeyError, StopIteration, IndexError, struct.error):
-        return b""
+        items = _Items(data)
+        whole = [items.main, *items.alphas_of(items.main)]
+        left_bytes = len(data)
+        for part in dict.fromkeys(part for item in whole for part in items.tiles_of(item) or [item]):
+            stream = b"".join(items.extents_of(part))
+            left_bytes -= len(stream)
+            if left_bytes < 0:
+                break
+            found.append(Coded(stream, items.properties_of(part)))
+    except BROKEN:
+        return []
+    return found
 
 
 def nclx_of(properties: list[Box]) -> Nclx | None:
@@ -72,6 +89,40 @@ def bits_of(properties: list[Box]) -> int:
         if kind == b"av1C" and len(content) > 2 and content[2] & 0x40:
             return 12 if content[2] & 0x20 else 10
     return 8
+
+
+class _Items:
+    """The items of a file, as its meta box lists them. Raises one of BROKEN where that is broken."""
+
+    def __init__(self, data: bytes) -> None:
+        found = {box.kind: box.content for box in reversed(_all(_first(data, b"meta")[4:]))}
+        parts = _all(found[b"iprp"])
+        self._data = data
+        self._idat = found.get(b"idat", b"")
+        self._pool = _all(next(box.content for box in parts if box.kind == b"ipco"))
+        self._owned = _owned([box.content for box in parts if box.kind == b"ipma"])
+        self._extents = _extents(found[b"iloc"]) if b"iloc" in found else {}
+        self._references = _references(found.get(b"iref"))
+        self.main = _number(found[b"pitm"][4:], wide=found[b"pitm"][0] > 0)
+
+    def properties_of(self, item: int) -> list[Box]:
+        return [self._pool[index - 1] for index in self._owned.get(item, ()) if 0 < index <= len(self._pool)]
+
+    def tiles_of(self, item: int) -> list[int]:
+        """The items that `item` is put together from."""
+        return next((ends for kind, of, ends in self._references if (kind, of) == (b"dimg", item)), [])
+
+    def alphas_of(self, item: int) -> list[int]:
+        """The items that say how opaque `item` is."""
+        beside = [of for kind, of, ends in self._references if kind == b"auxl" and item in ends]
+        says = {one: [box.content[4:] for box in self.properties_of(one) if box.kind == b"auxC"] for one in beside}
+        return [one for one, kinds in says.items() if any(kind.startswith(ALPHA) for kind in kinds)]
+
+    def extents_of(self, item: int) -> list[bytes]:
+        """The parts of the stream of `item`."""
+        method, places = self._extents.get(item, (0, []))
+        source = {0: self._data, 1: self._idat}.get(method, b"")
+        return [source[start : start + length if length else None] for start, length in places]
 
 
 def _boxes(data: bytes) -> Iterator[Box]:
@@ -119,38 +170,46 @@ def _owned(tables: list[bytes]) -> dict[int, list[int]]:
     return owned
 
 
-def _places(table: bytes) -> dict[int, int]:
-    """Item -> where in the file its first bytes stand, for items that stand in the file itself."""
+def _extents(table: bytes) -> dict[int, tuple[int, list[tuple[int, int]]]]:
+    """Item -> how it is stored (0: in the file, 1: in the box idat) and where its parts stand, each with its length."""
     version, sizes = table[0], struct.unpack_from(">H", table, 4)[0]
     offset_bytes, length_bytes, base_bytes = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15
     index_bytes = sizes & 15 if version else 0
+    each = index_bytes + offset_bytes + length_bytes
     wide = version == 2
-    count = _number(table[6:], wide=wide)
-    at = 10 if wide else 8
-    places: dict[int, int] = {}
-    for _ in range(min(count, len(table))):
-        item = _number(table[at:], wide=wide)
-        at += 4 if wide else 2
-        method = struct.unpack_from(">H", table, at)[0] & 15 if version else 0
-        at += (2 if version else 0) + 2  # the number of the file, 0 for this one
-        base = int.from_bytes(table[at : at + base_bytes], "big")
-        at += base_bytes
-        (extents,) = struct.unpack_from(">H", table, at)
-        at += 2 + index_bytes
-        if method == 0 and extents:
-            places[item] = base + int.from_bytes(table[at : at + offset_bytes], "big")
-        at += extents * (offset_bytes + length_bytes) + max(0, extents - 1) * index_bytes
-    return places
+    at = 6
+
+    def take(count: int) -> int:
+        nonlocal at
+        at += count
+        if at > len(table):
+            raise IndexError
+        return int.from_bytes(table[at - count : at], "big")
+
+    found: dict[int, tuple[int, list[tuple[int, int]]]] = {}
+    for _ in range(take(4 if wide else 2)):
+        item = take(4 if wide else 2)
+        method = take(2) & 15 if version else 0
+        take(2)  # the number of the file, 0 for this one
+        base, count = take(base_bytes), take(2)
+        places = []
+        for _ in range(count if each else 1):
+            take(index_bytes)
+            start = base + take(offset_bytes)
+            places.append((start, take(length_bytes)))
+        found[item] = method, places
+    return found
 
 
-def _tiles(references: bytes | None, item: int) -> list[int]:
-    """The items that `item` is put together from."""
-    if references is None:
+def _references(table: bytes | None) -> list[tuple[bytes, int, list[int]]]:
+    """What the items have to do with each other: the kind, from which item, to which."""
+    if table is None:
         return []
-    wide = references[0] > 0
+    wide = table[0] > 0
     step = 4 if wide else 2
-    for kind, content in _boxes(references[4:]):
-        if kind == b"dimg" and _number(content, wide=wide) == item:
-            (count,) = struct.unpack_from(">H", content, step)
-            return [_number(content[step + 2 + i * step :], wide=wide) for i in range(min(count, 256 * 256))]
-    return []
+    found = []
+    for kind, content in _boxes(table[4:]):
+        (count,) = struct.unpack_from(">H", content, step)
+        ends = [_number(content[step + 2 + i * step :], wide=wide) for i in range(count)]
+        found.append((kind, _number(content, wide=wide), ends))
+    return found

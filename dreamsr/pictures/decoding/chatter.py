@@ -1,6 +1,7 @@
 """What the C libraries below Pillow and OpenCV print: caught while they decode, so that no line appears without a name.
 
-Source: libjpeg-turbo's jerror.h for its warnings; libtiff's TIFFErrorExt, whose lines read "function: reason."
+Source: libjpeg-turbo's jerror.h for its warnings; libtiff's TIFFErrorExt, whose lines read "function: reason.";
+OpenCV's logger.cpp.
 """
 
 import contextlib
@@ -13,7 +14,8 @@ from collections.abc import Iterator
 
 STDERR = 2
 LIBRARY_LINE = re.compile(
-    rb"Corrupt JPEG data: |Premature end of JPEG file|Inconsistent progression sequence"
+    rb"\[ *(?:ERROR|WARN|INFO):\d+@[\d.]+\] global "
+    rb"|Corrupt JPEG data: |Premature end of JPEG file|Inconsistent progression sequence"
     rb"|(?:\w*(?:TIFF|LogL|LogLuv|Fax|LZW|ZIP|ZSTD|LZMA|WebP|JPEG|JBIG|LERC|PixarLog|Predict|PackBits|Decode|Next)\w*"
     rb"|tempfile\.tif|): "
 )
@@ -41,10 +43,13 @@ def caught() -> Iterator[list[str]]:
             os.dup2(real, STDERR)
             try:
                 file.seek(0)
+                theirs = False
                 for line in file.read().splitlines(keepends=True):
-                    if LIBRARY_LINE.match(line):
-                        lines.append(line.decode(errors="replace").strip().rstrip("."))
-                    else:
+                    # OpenCV's lines have an empty one behind them.
+                    theirs = bool(LIBRARY_LINE.match(line)) or (theirs and not line.strip())
+                    if not theirs:
                         os.write(real, line)
+                    elif line.strip():
+                        lines.append(line.decode(errors="replace").strip().rstrip("."))
             finally:
                 os.close(real)

@@ -3,25 +3,34 @@
 What can be found, and what not: JPEG, wherever libjpeg warns (data missing, codes that do not exist, more than
 PADDING_BYTES left over); a changed byte that still makes sense to it goes unseen, as does everything where OpenCV's
 libjpeg does not print or standard error is closed. WebP, where the decoder is done before the data is, or has too
-little of it; damage after which it needs just as much goes unseen. PNG, by the checksums. TIFF, where libtiff prints.
-AVIF and HEIC: only what their decoders refuse.
+little of it; damage after which it needs just as much goes unseen. PNG, by the checksums. TIFF, where libtiff prints;
+where it is deflated, by the checksums of its strips; where it consists of JPEGs, as in those. AVIF, where OpenCV has
+libaom, which looks whether each tile ends where it should, as Pillow's dav1d does not. HEIC, where libde265 is heard.
 """
 
 import functools
 import io
 import re
+import zlib
 
 import numpy as np
 from PIL import Image
 
 from dreamsr.errors import ImageError, printable
 from dreamsr.pictures.decoding.chatter import caught
-from dreamsr.pictures.decoding.jpeg import END_OF_IMAGE
+from dreamsr.pictures.decoding.hevc import hevc_damage
+from dreamsr.pictures.decoding.jpeg import END_OF_IMAGE, with_tables
 from dreamsr.pictures.png import damaged_chunks
+from dreamsr.pictures.tiff import COMPRESSION, JPEG_TABLES, number, read_directory, read_header, strips_of
 
 PADDING_BYTES = 64  # some cameras leave as much between the picture and its end marker
 WEBP_SLACK_BYTES = 16  # no encoder writes so much that a decoder does not need: 2 to 4 are seen
+JPEG_IN_TIFF, DEFLATE_IN_TIFF = 7, (8, 32946)
+DEFLATE_STEP_BYTES = 1 << 20
 UNCONFIGURED = re.compile("not configured|not implemented|not supported|unsupported", re.IGNORECASE)
+CORRUPT = re.compile(
+    r"aom_codec_decode\(\) failed: Corrupt frame detected: (.+?)(?: Decoding of .+)?(?: in function|$)"
+)
 EXTRANEOUS = re.compile(r"(\d+) extraneous bytes")
 
 
@@ -29,6 +38,12 @@ def damage_in(data: bytes, format: str) -> str:
     """What is wrong with the pixels of a file that decodes without an error, in words; "" for nothing found."""
     if format == "JPEG":
         return _jpeg_damage(data)
+    if format == "TIFF":
+        return _tiff_damage(data)
+    if format == "AVIF":
+        return next((found[1] for line in _opencv_lines(data) if (found := CORRUPT.search(line))), "")
+    if format == "HEIC":
+        return hevc_damage(data)
     if format == "WEBP" and _is_decoded_without_its_end(data):
         return "the picture ends before its data does"
     critical = [name for name in damaged_chunks(data) if name[:1].isupper()] if format == "PNG" else []
@@ -56,16 +71,44 @@ def load_tiff(image: Image.Image, name: str) -> str:
     return lines[0] if lines else ""
 
 
+def _tiff_damage(data: bytes) -> str:
+    """What is wrong with a strip or tile of the first page, where its coding tells and libtiff does not ask."""
+    header = read_header(data)
+    if header is None:
+        return ""
+    order, entries = header[0].order, read_directory(data, *header)
+    coding = number(entries.get(COMPRESSION), order)
+    tables = entries[JPEG_TABLES].value if JPEG_TABLES in entries else b""
+    for strip in strips_of(data, entries, order):
+        damage = _deflate_damage(strip) if coding in DEFLATE_IN_TIFF else ""
+        damage = _jpeg_damage(with_tables(tables, strip) + END_OF_IMAGE) if coding == JPEG_IN_TIFF else damage
+        if damage:
+            return damage
+    return ""
+
+
+def _deflate_damage(data: bytes) -> str:
+    """libtiff stops at the last row, before the checksum."""
+    stream = zlib.decompressobj()
+    try:
+        while data and not stream.eof:
+            stream.decompress(data, DEFLATE_STEP_BYTES)
+            data = stream.unconsumed_tail
+    except zlib.error as error:
+        return f"ZIP: {str(error).partition(': ')[2]}"
+    return ""
+
+
 def _jpeg_damage(data: bytes) -> str:
-    for line in _jpeg_warnings(data):
+    for line in _opencv_lines(data):
         left_over = EXTRANEOUS.search(line)
         if left_over is None or int(left_over[1]) > PADDING_BYTES:
             return line.removeprefix("Corrupt JPEG data: ")
     return ""
 
 
-def _jpeg_warnings(data: bytes) -> list[str]:
-    """What libjpeg says of the data. Pillow asks it to be silent; OpenCV's copy prints, the first warning at least."""
+def _opencv_lines(data: bytes) -> list[str]:
+    """What OpenCV's decoders print of the data: libjpeg its first warning at least, libaom why it gives up."""
     import cv2  # only pictures that need it wait for it
 
     how = cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_IGNORE_ORIENTATION  # all data is looked at, few pixels are made
@@ -82,7 +125,7 @@ def _warnings_are_heard() -> bool:
     """Whether this OpenCV prints, and standard error is there to be listened to: tried on half a JPEG."""
     file = io.BytesIO()
     Image.effect_noise((64, 64), 50).save(file, "JPEG")
-    return bool(_jpeg_warnings(file.getvalue()[: len(file.getvalue()) // 2] + END_OF_IMAGE))
+    return bool(_opencv_lines(file.getvalue()[: len(file.getvalue()) // 2] + END_OF_IMAGE))
 
 
 def _is_decoded_without_its_end(data: bytes) -> bool:

@@ -1,11 +1,11 @@
 """JPEG markers: how a picture is coded, without decoding it.
 
-Source: ITU-T T.81 (1992), annex B.
+Source: ITU-T T.81 (1992), annex B; TIFF technical note 2 (1995) for tables that strips share.
 """
 
 import struct
 
-START_OF_SCAN, END_OF_IMAGE = 0xDA, b"\xff\xd9"
+START_OF_SCAN, START_OF_IMAGE, END_OF_IMAGE = 0xDA, b"\xff\xd8", b"\xff\xd9"
 CODINGS = {0xC0: "", 0xC1: "", 0xC2: "", 0xC3: "lossless", 0xC9: "", 0xCA: "", 0xCB: "lossless"} | dict.fromkeys(
     (0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical"
 )
@@ -28,3 +28,8 @@ def unread_coding(data: bytes) -> str:
 def is_ended(data: bytes) -> bool:
     """Whether an end marker stands behind the last pixels; neither marker occurs within coded ones."""
     return data.rfind(END_OF_IMAGE) > data.rfind(bytes([0xFF, START_OF_SCAN]))
+
+
+def with_tables(tables: bytes, part: bytes) -> bytes:
+    """A strip or tile of a TIFF as a JPEG of its own, with the tables that it shares with the others."""
+    return (tables.removesuffix(END_OF_IMAGE) or START_OF_IMAGE) + part.removeprefix(START_OF_IMAGE)

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from dreamsr.errors import ImageError
-from dreamsr.pictures.decoding.damage import load_tiff
+from dreamsr.pictures.decoding.damage import damage_in, load_tiff
 from dreamsr.pictures.picture import Array
 from dreamsr.pictures.tiff import (
     BITS,
@@ -21,6 +21,7 @@ from dreamsr.pictures.tiff import (
     DNG_VERSION,
     EXTRA_SAMPLES,
     HEIGHT,
+    JPEG_TABLES,
     LONG,
     LONG8,
     PHOTOMETRIC,
@@ -33,20 +34,23 @@ from dreamsr.pictures.tiff import (
     STRIP_BYTES,
     STRIP_OFFSETS,
     SUBFILE_TYPE,
+    TILE_BYTES,
+    TILE_OFFSETS,
     WIDTH,
-    ByteOrder,
     Entry,
     Layout,
     Node,
+    layout_tags,
     number,
     numbers,
     read_directory,
     read_header,
+    values_of,
     write_directory,
     write_header,
 )
 
-FILL_ORDER, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES, JPEG_TABLES = 266, 322, 323, 324, 325, 347
+FILL_ORDER, TILE_WIDTH, TILE_HEIGHT = 266, 322, 323
 WHITE_IS_ZERO, GREY, RGB, PALETTE, MASK, CMYK, YCBCR, LAB = 0, 1, 2, 3, 4, 5, 6, 8
 COLOURS = {WHITE_IS_ZERO: 1, GREY: 1, RGB: 3, PALETTE: 1, CMYK: 4, YCBCR: 3, LAB: 3}  # channels, less extra ones
 PHOTOMETRIC_NAMES = {
@@ -203,7 +207,7 @@ def interleaved(data: bytes, name: str) -> bytes:
         return data
     layout, first = header
     entries = read_directory(data, layout, first)
-    kinds = _values(entries.get(EXTRA_SAMPLES), layout.order)
+    kinds = values_of(entries.get(EXTRA_SAMPLES), layout.order)
     photometric = number(entries.get(PHOTOMETRIC), layout.order) or 0
     colours = COLOURS.get(photometric, 0)
     count = colours + (1 if kinds[:1] in ([1], [2]) else 0)
@@ -212,9 +216,8 @@ def interleaved(data: bytes, name: str) -> bytes:
     planes = [_plane(data, layout, entries, index, name) for index in range(count)]
     samples = np.stack(planes, axis=2)  # [H,W,C]
     samples = samples.astype(samples.dtype.newbyteorder(layout.order), copy=False)
-    depth = samples.dtype.itemsize * 8
     kept = {tag: entry for tag, entry in entries.items() if tag not in PIXEL_TAGS}
-    own = _layout_tags(samples.shape, layout.order, photometric, depth)
+    own = layout_tags(samples.shape, samples.itemsize * 8, photometric, layout.order)
     if count > colours:
         own[EXTRA_SAMPLES] = numbers(SHORT, kinds[:1] or [2], layout.order)
     body = samples.tobytes()
@@ -231,7 +234,7 @@ def _plane(data: bytes, layout: Layout, entries: Mapping[int, Entry], index: int
     order = layout.order
     height, samples = (number(entries.get(tag), order) or 0 for tag in (HEIGHT, SAMPLES))
     places = (TILE_OFFSETS, TILE_BYTES) if TILE_OFFSETS in entries else (STRIP_OFFSETS, STRIP_BYTES)
-    parts = {tag: _values(entries.get(tag), order) for tag in places}
+    parts = {tag: values_of(entries.get(tag), order) for tag in places}
     each = len(parts[places[0]]) // max(samples, 1)
     rows = number(entries.get(ROWS_PER_STRIP), order) or height
     expected = -(-height // rows) if places[0] == STRIP_OFFSETS else each
@@ -242,33 +245,13 @@ def _plane(data: bytes, layout: Layout, entries: Mapping[int, Entry], index: int
         )
     tags: dict[int, Node] = {tag: entry for tag, entry in entries.items() if tag in DECODING_TAGS}
     tags[SAMPLES], tags[PLANAR], tags[PHOTOMETRIC] = (numbers(SHORT, [1], order) for _ in range(3))
-    tags[BITS] = numbers(SHORT, _values(entries.get(BITS), order)[:1], order)
+    tags[BITS] = numbers(SHORT, values_of(entries.get(BITS), order)[:1], order)
     for tag, values in parts.items():
         tags[tag] = numbers(LONG8 if layout.big else LONG, values[index * each : (index + 1) * each], order)
     at = len(data) + len(data) % 2
     grey = beginning_with(data, at).ljust(at, b"\0") + write_directory(tags, layout, at)
     with Image.open(io.BytesIO(grey), formats=["TIFF"]) as image:
-        if damage := load_tiff(image, name):
+        if damage := load_tiff(image, name) or damage_in(grey, "TIFF"):
             raise ImageError(f"{name} is damaged ({damage}); get a whole copy of it.")
         plane = np.asarray(image)
     return plane.astype(np.uint16) if plane.dtype.itemsize == 2 else plane  # in this machine's order
-
-
-def _layout_tags(shape: tuple[int, ...], order: ByteOrder, photometric: int, depth: int) -> dict[int, Node]:
-    height, width, count = shape
-    return {
-        WIDTH: numbers(LONG, [width], order),
-        HEIGHT: numbers(LONG, [height], order),
-        BITS: numbers(SHORT, [depth] * count, order),
-        COMPRESSION: numbers(SHORT, [1], order),
-        PHOTOMETRIC: numbers(SHORT, [photometric], order),
-        SAMPLES: numbers(SHORT, [count], order),
-        ROWS_PER_STRIP: numbers(LONG, [height], order),
-        PLANAR: numbers(SHORT, [1], order),
-    }
-
-
-def _values(entry: Entry | None, order: ByteOrder) -> list[int]:
-    """All values of an integer entry."""
-    code = {SHORT: "u2", LONG: "u4", LONG8: "u8"}.get(entry.type) if entry else None
-    return [] if entry is None or code is None else np.frombuffer(entry.value, order + code).tolist()

@@ -28,7 +28,7 @@ MOST_POINTS = 5_000
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
-Entry = dict[str, Any]
+Logged = dict[str, Any]
 Panel = tuple[str, Callable[["Axes"], None]]
 
 
@@ -52,7 +52,7 @@ def _has_matplotlib() -> bool:
     return True
 
 
-def _training_panels(entries: Sequence[Entry]) -> list[Panel]:
+def _training_panels(entries: Sequence[Logged]) -> list[Panel]:
     """Loss and learning rate, where steps were taken."""
     steps, losses = _points(entries, "loss")
     rate_steps, rates = _points(entries, "learning_rate")
@@ -72,7 +72,7 @@ def _training_panels(entries: Sequence[Entry]) -> list[Panel]:
     return [("loss", draw_loss), ("learning rate", draw_rate)]
 
 
-def _validation_panels(entries: Sequence[Entry]) -> list[Panel]:
+def _validation_panels(entries: Sequence[Logged]) -> list[Panel]:
     """One panel per figure that was measured; in it one line per number of denoising steps, and bicubic."""
 
     def panel(metric: str) -> Panel:
@@ -99,7 +99,7 @@ def _validation_panels(entries: Sequence[Entry]) -> list[Panel]:
     return [panel(metric) for metric in METRICS if metric in found]
 
 
-def _points(entries: Iterable[Entry], name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _points(entries: Iterable[Logged], name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(steps, values) of the entries that hold a number; of two with one step the later."""
     points = {entry["step"]: entry[name] for entry in entries if entry.get(name) is not None}
     return np.array(list(points), dtype=np.float64), np.array(list(points.values()), dtype=np.float64)

@@ -1,6 +1,6 @@
 """What a training run writes down as it goes: JSON lines always, TensorBoard where it is installed.
 
-    log.jsonl       one line per optimizer step, the fields of `Progress`
+    log.jsonl       one line per optimizer step, the fields of `TrainProgress`
     valid.jsonl     one line per validation: step, score, bicubic, rows
     tensorboard/    the same for TensorBoard, with the extra `dreamsr[tensorboard]`
 
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from dreamsr.disk import write_bytes_atomically
 from dreamsr.errors import OutputError, printable
 from dreamsr.measure.metrics import METRICS
-from dreamsr.training.config import Stage
+from dreamsr.training.config import StageName
 
 if TYPE_CHECKING:
     from dreamsr.training.results.validation import Validation, ValidRow
@@ -31,7 +31,7 @@ TENSORBOARD = "tensorboard"
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainProgress:
     """One optimizer step as told to the caller: step counts from 1; losses and speed are those of all processes.
 
     seconds_left: at the speed of the latest steps. peak_memory_mb: of the GPU, or of this process; 0 if unknown.
@@ -47,7 +47,7 @@ class Progress:
     seconds_left: float
     peak_memory_mb: float
     skipped: int
-    stage: Stage = "plain"
+    stage: StageName = "plain"
     parts: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -65,7 +65,7 @@ class TrainLog:
         self._validations = _opened(out / VALIDATIONS)
         self._board = _board(out / TENSORBOARD, from_step)
 
-    def step(self, progress: Progress) -> None:
+    def step(self, progress: TrainProgress) -> None:
         """One optimizer step is done."""
         _write(self._steps, asdict(progress))
         if self._board is not None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dreamsr.training.results.curves import COLOURS, DPI, MOST_POINTS, PANEL_INCHES, draw_curves, smoothed
-from dreamsr.training.results.log import Progress, TrainLog
+from dreamsr.training.results.log import TrainLog, TrainProgress
 from dreamsr.training.results.validation import Validation, ValidRow
 
 
@@ -19,7 +19,7 @@ def write(out: Path, steps: int, *, lpips: float | None = None, every: int = 0, 
     log = TrainLog(out, from_step=0)
     for step in range(1, steps + 1):
         now = 1 / step if loss is None else loss
-        log.step(Progress(step, steps, now, now, 1e-3 / step, 10.0, 1.0, 0.0, 0))
+        log.step(TrainProgress(step, steps, now, now, 1e-3 / step, 10.0, 1.0, 0.0, 0))
         if every and step % every == 0:
             rows = tuple(ValidRow(n, 27 + step / steps - n / 10, 0.8, lpips) for n in (1, 4))
             log.validation(Validation(step, rows, ValidRow(0, 25.0, 0.7, lpips), 27.0))

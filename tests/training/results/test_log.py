@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dreamsr.errors import OutputError
-from dreamsr.training.results.log import STEPS, TENSORBOARD, VALIDATIONS, Progress, TrainLog, read_lines
+from dreamsr.training.results.log import STEPS, TENSORBOARD, VALIDATIONS, TrainLog, TrainProgress, read_lines
 from dreamsr.training.results.validation import Validation, ValidRow
 
 
@@ -22,8 +22,8 @@ def no_board(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
 
 
-def progress(step: int, loss: float = 0.5) -> Progress:
-    return Progress(step, 10, loss, 0.25, 1e-3, 12.5, 3.0, 100.0, 0)
+def progress(step: int, loss: float = 0.5) -> TrainProgress:
+    return TrainProgress(step, 10, loss, 0.25, 1e-3, 12.5, 3.0, 100.0, 0)
 
 
 def validated(step: int, lpips: float | None = None, psnr: float = 27.0) -> Validation:
