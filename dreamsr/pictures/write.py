@@ -2,7 +2,7 @@
 
 import io
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +35,7 @@ from dreamsr.pictures.picture import (
     Picture,
     format_for,
     loses_depth,
+    stacked,
     to_8_bit,
 )
 from dreamsr.pictures.png import chunk
@@ -125,7 +126,7 @@ class PictureEncoder:
         with _refusing(self._format):
             if self._rows is not None:
                 return self._rows.finish()
-            picture = replace(_joined(self._strips), metadata=self._metadata)
+            picture = replace(stacked(self._strips), metadata=self._metadata)
             encoders = {"WEBP": _webp, "BMP": _bmp, "AVIF": _avif, "HEIC": _heic}
             return self._stated(encoders[self._format](picture, self._quality))
 
@@ -155,17 +156,6 @@ def _refusing(format: str) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise OutputError(f"The picture cannot be written as {format} ({reason}); write PNG instead.") from error
-
-
-def _joined(strips: Sequence[Picture]) -> Picture:
-    """Pictures one below the other as one."""
-    first = strips[0]
-    if len(strips) == 1:
-        return first
-    alpha = (
-        None if first.alpha is None else np.concatenate([strip.alpha for strip in strips if strip.alpha is not None])
-    )
-    return replace(first, pixels=np.concatenate([strip.pixels for strip in strips]), alpha=alpha)
 
 
 def to_image(picture: Picture) -> Image.Image:

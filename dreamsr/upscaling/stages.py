@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -15,21 +15,22 @@ from dreamsr.errors import DamagedError, DreamsrError, ImageError, OutputError
 from dreamsr.outputs import require_place
 from dreamsr.pictures.folders import is_file
 from dreamsr.pictures.losses import not_written
-from dreamsr.pictures.picture import KEEPS_ALPHA, Picture
+from dreamsr.pictures.picture import KEEPS_ALPHA, Picture, stacked
 from dreamsr.pictures.read import is_complete_picture, probe_picture, read_picture
-from dreamsr.pictures.write import encode_picture
+from dreamsr.pictures.write import PictureEncoder
 from dreamsr.upscaling.compare import ComparePage, make_slider
 from dreamsr.upscaling.outcome import Outcome, Status
 from dreamsr.upscaling.plan import Job, UpscaleRequest, planned_anew
+from dreamsr.upscaling.rows_beside import RowsBeside
 from dreamsr.upscaling.settings import OnProgress, Settings
 
 
 class Enlarger(Protocol):
     """What the batch needs of an `Upscaler`."""
 
-    def enlarge_picture(
+    def enlarge_strips(
         self, picture: Picture, height: int, width: int, settings: Settings, *, on_progress: OnProgress | None = None
-    ) -> Picture: ...
+    ) -> Iterator[Picture]: ...
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class Task:
     status: Status | None = None
     error: str | None = None
     small: Picture | None = None
-    large: Picture | None = None
+    file: RowsBeside | None = None
+    strips: list[Picture] = field(default_factory=list)
     notes: tuple[str, ...] = ()
     consistency_db: float | None = None
     seconds: float = 0.0
@@ -120,29 +122,37 @@ class Stages:
                 task.status = "skipped"
 
     def enlarge(self, task: Task, on_progress: OnProgress) -> None:
-        """The large picture from the small one."""
+        """The large picture from the small one: its rows go into the file as they come, and are kept if looked at."""
         if task.status is not None or task.small is None:
             return
         with self._stage(task):
+            job, options = task.job, self.options
+            task.file = RowsBeside(
+                PictureEncoder(
+                    task.small, job.height, job.width, format=job.format, quality=options.quality, strip=options.strip
+                )
+            )
             if self.upscaler is None:
                 self.upscaler = self._loaded()
-            job = task.job
-            task.large = self.upscaler.enlarge_picture(
+            for rows in self.upscaler.enlarge_strips(
                 task.small, job.height, job.width, self.settings, on_progress=on_progress
-            )
+            ):
+                task.file.add(rows)
+                if options.consistency or self.page is not None:
+                    task.strips.append(rows)
 
     def write(self, task: Task) -> None:
-        """The large picture into its file, and what is known of it into the task; both pictures are let go."""
-        if task.status is None and task.small is not None and task.large is not None:
+        """The file to its place, and what is known of it into the task; both pictures are let go."""
+        if task.status is None and task.small is not None and task.file is not None:
             with self._stage(task):
-                small, large, job = task.small, task.large, task.job
-                quality, strip = self.options.quality, self.options.strip
-                self._put(job, encode_picture(large, format=job.format, quality=quality, strip=strip))
-                lost = not_written(large, job.format, strip=strip)
-                task.notes = (*task.notes, *small.notes, *lost)
-                self._look_at(task, small, large)
+                self._put(task.job, task.file.finish())
+                lost = not_written(task.small, task.job.format, strip=self.options.strip)
+                task.notes = (*task.notes, *task.small.notes, *lost)
+                if task.strips:
+                    self._look_at(task, task.small, stacked(task.strips))
                 task.status = "done"
-        task.small = task.large = None
+        task.small, task.file = None, None
+        task.strips.clear()
 
     @contextmanager
     def _stage(self, task: Task) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
@@ -17,12 +17,12 @@ from dreamsr.core.pixels import Pixels
 from dreamsr.errors import UsageError, WeightsError
 from dreamsr.measure.memory import automatic_tile_px, require_room
 from dreamsr.pictures.bleed import bleed, enlarged_alpha
-from dreamsr.pictures.lanczos import resized
-from dreamsr.pictures.picture import Picture
+from dreamsr.pictures.lanczos import cropped_strips, resized_strips
+from dreamsr.pictures.picture import Picture, stacked
 from dreamsr.upscaling.fitting import fit
 from dreamsr.upscaling.python_images import as_pictures
 from dreamsr.upscaling.settings import OnProgress, Progress, Settings
-from dreamsr.upscaling.sizes import Pass, Size, check_target, plan_passes
+from dreamsr.upscaling.sizes import Size, check_target, plan_passes
 from dreamsr.upscaling.tiled import Counter, TiledRun
 from dreamsr.weights.file import load_weights
 from dreamsr.weights.registry import denoise_partner
@@ -156,16 +156,25 @@ class Upscaler:
     def enlarge_picture(
         self, picture: Picture, height: int, width: int, settings: Settings, *, on_progress: OnProgress | None = None
     ) -> Picture:
-        """A picture of height x width px with the same depth, colours, kind of alpha and metadata.
+        """A picture of height x width px with the same depth, colours, kind of alpha and metadata."""
+        require_room(height, width, picture.pixels.shape[2] * picture.pixels.itemsize)
+        return stacked(self.enlarge_strips(picture, height, width, settings, on_progress=on_progress))
+
+    def enlarge_strips(
+        self, picture: Picture, height: int, width: int, settings: Settings, *, on_progress: OnProgress | None = None
+    ) -> Iterator[Picture]:
+        """The same in strips of its rows, downward, each as soon as it is known; the whole is never held.
 
         The net enlarges the colours, bled under transparency so that no halo appears; alpha goes beside it.
         """
         if picture.alpha is None:
-            pixels = self.enlarge(picture.pixels, height, width, settings, on_progress=on_progress)
-            return replace(picture, pixels=pixels)
-        colours = bleed(picture.pixels, picture.alpha)
-        pixels = self.enlarge(colours, height, width, settings, on_progress=on_progress)
-        return replace(picture, pixels=pixels, alpha=enlarged_alpha(picture.alpha, height, width))
+            for rows in self._strips(picture.pixels, height, width, settings, on_progress):
+                yield replace(picture, pixels=rows)
+            return
+        colours, alpha, top = bleed(picture.pixels, picture.alpha), enlarged_alpha(picture.alpha, height, width), 0
+        for rows in self._strips(colours, height, width, settings, on_progress):
+            yield replace(picture, pixels=rows, alpha=alpha[top : top + len(rows)])
+            top += len(rows)
 
     def enlarge(
         self, pixels: Pixels, height: int, width: int, settings: Settings, *, on_progress: OnProgress | None = None
@@ -174,36 +183,38 @@ class Upscaler:
 
         Raises UsageError for an impossible target or number of steps, DeviceError where memory is short.
         """
+        return self.enlarge_picture(Picture(pixels), height, width, settings, on_progress=on_progress).pixels
+
+    def _strips(
+        self, pixels: Pixels, height: int, width: int, settings: Settings, on_progress: OnProgress | None
+    ) -> Iterator[Pixels]:
+        """[n,width,C] downward, `height` rows in all; nothing but the last pass's result is ever in strips."""
         from_height, from_width = pixels.shape[:2]
         check_target(from_height, from_width, height, width)
-        require_room(height, width, pixels.shape[2] * pixels.itemsize)
+        require_room(height, width, pixels.shape[2] * pixels.itemsize, copies=1)
         steps = self._steps(settings)
         tile = settings.tile_px or automatic_tile_px(self.compute.device, scale=self.scale)
         passes = plan_passes(from_height, from_width, height, width, self.scale, continuous=self.continuous)
         fitted = len(passes) > 1 and not self.continuous  # resized before the last net, not after it
         counter = Counter(passes, steps, tile, on_progress)
-        image: Pixels = pixels
-        for number, one in enumerate(passes):
-            if fitted and number == len(passes) - 1:
-                image = fit(image, one, height, width)
-            image = TiledRun(self.denoiser, one.scale, settings, settings.seed + number, steps, tile, counter.tick)(
-                image
-            )
-        return image[:height, :width] if fitted else _completed(image, passes[-1], height, width)
+        runs = [
+            TiledRun(self.denoiser, one.scale, settings, settings.seed + number, steps, tile, counter.tick)
+            for number, one in enumerate(passes)
+        ]
+        for run in runs[:-1]:
+            pixels = run(pixels)
+        last = passes[-1]
+        strips = runs[-1].strips(fit(pixels, last, height, width) if fitted else pixels)
+        if fitted or last.reaches(height, width):
+            return cropped_strips(strips, height, width)  # of which a part of a pixel may be surplus
+        box = (float(last.scale * last.height), float(last.scale * last.width))
+        return resized_strips(strips, height, width, box=box)
 
     def _steps(self, settings: Settings) -> int:
         steps, most = settings.steps or self.default_steps, self.denoiser.process.timesteps
         if steps > most:
             raise UsageError(f"`steps` is {steps}, but these weights can take 1..{most}")
         return steps
-
-
-def _completed(image: Pixels, last: Pass, height: int, width: int) -> Pixels:
-    """The target from the last pass's result, of which a part of a pixel may be surplus."""
-    if last.reaches(height, width):
-        return image[:height, :width]
-    tall, wide = float(last.scale * last.height), float(last.scale * last.width)
-    return resized(image, height, width, box=(0.0, 0.0, wide, tall))
 
 
 @overload
