@@ -10,7 +10,7 @@ from typing import Literal
 
 from dreamsr.disk import NAME_LIMIT_BYTES
 from dreamsr.errors import OutputError, printable
-from dreamsr.pictures.folders import exists, identity, is_file, is_folder
+from dreamsr.folders import exists, identity, is_file, is_folder
 from dreamsr.pictures.sniff import HEAD_BYTES, seems_to_be
 
 IfExists = Literal["error", "skip", "overwrite", "rename"]

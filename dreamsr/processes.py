@@ -115,6 +115,11 @@ def is_alone() -> bool:
     return _from_environment().world_size == 1
 
 
+def is_first() -> bool:
+    """Whether this process is alone, or the one of several that speaks for all."""
+    return _from_environment().is_rank_0
+
+
 def _number(name: str, default: int) -> int:
     try:
         return int(os.environ.get(name, "") or default)

@@ -10,7 +10,7 @@ import re
 import tokenize
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import grimp
@@ -33,9 +33,6 @@ COMMAND_LINE = re.compile(r"\b(dreamsr|torchrun|accelerate) [a-z-]+ [^`\n]*")
 
 FILE_NAME = re.compile(r"(?<![\w./<{-])((?:[\w-]+/)*[\w-]+\.py)\b")
 """A module as prose names it: from the folder that it stands in, or from one above."""
-
-WITHOUT_README = {"cli"}
-"""Its commands are told at the rooms that they open."""
 
 
 def name_of(path: Path) -> str:
@@ -176,4 +173,24 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 
 def test_every_room_has_a_readme() -> None:
     rooms = {folder for folder in FOLDERS if folder.parent == PACKAGE}
-    assert {name_of(room) for room in rooms if not (room / "README.md").is_file()} == WITHOUT_README
+    assert {name_of(room) for room in rooms if not (room / "README.md").is_file()} == set()
+
+
+def test_the_ways_through_the_house_are_as_short_as_its_readme_says() -> None:
+    graph = grimp.build_graph("dreamsr", exclude_type_checking_imports=False)
+    text = (PACKAGE / "README.md").read_text(encoding="utf-8").split("## Ways through it\n")[1].split("\n## ")[0]
+    ways = [" ".join(part.split()) for part in text.split("\n- ")[1:3]]
+    assert [re.findall(r"`dreamsr (\w+)`", way)[0] for way in ways] == ["upscale", "train"]
+    for way in ways:
+        places = re.findall(r"\[`[\w/]+\.py`\]\(([\w/]+)\.py\)", way)
+        for upper, lower in pairwise(f"dreamsr.{place.replace('/', '.')}" for place in places):
+            assert graph.direct_import_exists(importer=upper, imported=lower), (upper, lower)
+        (hops,) = re.findall(r"(\d) hops to", way)
+        assert len(places) - 1 == int(hops) <= (4 if "`dreamsr upscale`" in way else 3)
+        for name, place in re.findall(r"`(\w+)` of \[`([\w/]+\.py)`\]", way):
+            defined = {
+                node.name for node in tree_of(PACKAGE / place).body if isinstance(node, ast.ClassDef | ast.FunctionDef)
+            }
+            assert name in defined, (name, place)
+    assert "`dreamsr.upscale` begins with `Upscaler`: 2 hops" in ways[0]
+    assert graph.direct_import_exists(importer="dreamsr", imported="dreamsr.upscaling.upscaler")

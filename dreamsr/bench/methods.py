@@ -19,7 +19,7 @@ from dreamsr.core.pixels import Pixels
 from dreamsr.disk import file_sha256
 from dreamsr.errors import DataError, UsageError
 from dreamsr.measure import metrics
-from dreamsr.measure.cost import measured, run_command
+from dreamsr.measure.cost import Cost, measured, run_command
 from dreamsr.pictures.lanczos import resized
 from dreamsr.pictures.picture import Picture
 from dreamsr.pictures.write import write_picture
@@ -93,15 +93,15 @@ class Interpolation:
     def identity(self, dataset: Dataset, number: int, variant: Variant) -> Mapping[str, Any]:  # noqa: ARG002
         return {"interpolation": self.name, "threads": torch.get_num_threads()}
 
-    def run(self, dataset: Dataset, number: int, variant: Variant) -> Produced:  # noqa: ARG002
+    def run(self, dataset: Dataset, number: int, variant: Variant) -> Produced:
         item = dataset.item(number)
         if not dataset.protocol.interpolate_luma:
-            return self.enlarged(item.low, dataset.scale)
+            return self.enlarged(item.low, dataset.scale, variant)
         with measured(CPU) as cost:
             luma = self._luma(item, dataset)
         return Produced(None, luma, cost.seconds, cost.peak_memory_mb, 0)
 
-    def enlarged(self, low: Pixels, scale: int) -> Produced:
+    def enlarged(self, low: Pixels, scale: int, variant: Variant = Variant()) -> Produced:  # noqa: ARG002
         """[h,w,3] uint8 enlarged, with its cost."""
         with measured(CPU) as cost:
             pixels = self._pixels(low, scale)
@@ -150,7 +150,7 @@ class Outputs:
     def run(self, dataset: Dataset, number: int, variant: Variant) -> Produced:  # noqa: ARG002
         path = partner(dataset.paths[number], self.folder_for(dataset))
         pixels, _ = read_rgb8(path)
-        check_size(pixels, dataset.item(number), dataset.scale, what=str(path))
+        check_size(pixels, dataset.item(number).low, dataset.scale, what=str(path))
         return Produced(pixels)
 
     def release(self) -> None:
@@ -184,19 +184,37 @@ class Command:
 
     def run(self, dataset: Dataset, number: int, variant: Variant) -> Produced:  # noqa: ARG002
         item = dataset.item(number)
-        with tempfile.TemporaryDirectory(prefix="dreamsr-bench-") as folder:
-            source, result = Path(folder, f"{item.name}.png"), Path(folder, f"{item.name}_out.png")
-            write_picture(source, Picture(item.low))
-            names = {"{input}": str(source), "{output}": str(result), "{scale}": str(dataset.scale)}
-            cost = run_command(filled(self.template, names), timeout_s=self.timeout_s, environment=users_environment())
-            if not result.exists():
-                raise DataError(f"{self.name} wrote no {{output}} for {item.name}; it must write a picture there")
-            pixels, _ = read_rgb8(result)
-        check_size(pixels, item, dataset.scale, what=f"what {self.name} wrote for {item.name}")
+        return self._produced(item.low, dataset.scale, item.name)
+
+    def enlarged(self, low: Pixels, scale: int, variant: Variant = Variant()) -> Produced:  # noqa: ARG002
+        """[h,w,3] uint8 enlarged, with its cost. Raises DataError."""
+        return self._produced(low, scale, "a picture")
+
+    def _produced(self, low: Pixels, scale: int, of: str) -> Produced:
+        pixels, cost = run_tool(self.template, low, scale, timeout_s=self.timeout_s, name=self.name, of=of)
         return Produced(pixels, None, cost.seconds, cost.peak_memory_mb)
 
     def release(self) -> None:
         """Nothing is held."""
+
+
+def run_tool(
+    template: str, low: Pixels, scale: int, *, timeout_s: float, name: str, of: str = "a picture"
+) -> tuple[Pixels, Cost]:
+    """What a command line with {input}, {output} and {scale} makes of a small image [h,w,3], and what it costs.
+
+    `name` and `of` are the tool and the picture for messages. Raises DataError if it fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="dreamsr-bench-") as folder:
+        source, result = Path(folder, "low.png"), Path(folder, "large.png")
+        write_picture(source, Picture(low))
+        words = filled(template, {"{input}": str(source), "{output}": str(result), "{scale}": str(scale)})
+        cost = run_command(words, timeout_s=timeout_s, environment=users_environment())
+        if not result.exists():
+            raise DataError(f"{name} wrote no {{output}} for {of}; it must write a picture there")
+        pixels, _ = read_rgb8(result)
+    check_size(pixels, low, scale, what=f"what {name} wrote for {of}")
+    return pixels, cost
 
 
 def filled(template: str, names: Mapping[str, str]) -> list[str]:
@@ -209,14 +227,15 @@ def filled(template: str, names: Mapping[str, str]) -> list[str]:
     return words
 
 
-def check_size(pixels: Pixels, item: Item, scale: int, *, what: str) -> None:
-    """Raise DataError unless a result has exactly the truth's size: a wrong scale is an error, never resized away."""
-    if pixels.shape == item.truth.shape:
+def check_size(pixels: Pixels, low: Pixels, scale: int, *, what: str) -> None:
+    """Raise DataError unless a result is `scale` times as large as `low`: a wrong scale is never resized away."""
+    height, width = low.shape[0] * scale, low.shape[1] * scale
+    if pixels.shape[:2] == (height, width):
         return
-    ratio = pixels.shape[0] / item.low.shape[0]
+    ratio = pixels.shape[0] / low.shape[0]
     raise DataError(
         f"{what} is {pixels.shape[1]}x{pixels.shape[0]}, but x{scale} of the small image is "
-        f"{item.truth.shape[1]}x{item.truth.shape[0]} (this looks like x{ratio:.3g}); make it again at the right scale"
+        f"{width}x{height} (this looks like x{ratio:.3g}); make it again at the right scale"
     )
 
 

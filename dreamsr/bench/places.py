@@ -59,7 +59,7 @@ def weights_files(reference: str) -> list[Path]:
     return [path, *(folder / name for name in RUN_FILES)] if path.exists() else []
 
 
-def require_places(places: Places, read: Read) -> None:
+def require_places(places: Places, read: Read, *, charts: bool = True) -> None:
     """Make sure that every report can be made and written, and destroys nothing but an earlier one of it.
 
     Raises OutputError, and UsageError where charts cannot be drawn.
@@ -70,7 +70,7 @@ def require_places(places: Places, read: Read) -> None:
     if places.plots is not None:
         _require_own(places.plots, "plots", read)
     plan_outputs(places.outputs(), inputs=read.all_files())
-    if places.html is not None or places.plots is not None:
+    if charts and (places.html is not None or places.plots is not None):
         require_matplotlib()
 
 

@@ -68,6 +68,7 @@ class Protocol:
             "border_px": scale,
             **{key: m.words.format(scale=scale) for key, m in metrics.REPORTED.items() if m.compute is not None},
             "lpips": "v0.1, RGB in [-1,1], whole image; networks alex and vgg",
+            "dists": metrics.DISTS.words,
             "niqe": "not computed: no maintained library with an acceptable licence gives it",
             "fid": "not computed: it is biased on fewer than 2,000 images",
             "seconds_per_megapixel": "seconds per megapixel of the small image; commands include their start",

@@ -83,5 +83,39 @@ def paired(
     return Difference(float(values.mean()), low, high, better, len(values))
 
 
+def paired_over_seeds(
+    a: Sequence[Sequence[float]], b: Sequence[Sequence[float]], *, lower_is_better: bool = False
+) -> Difference | None:
+    """As `paired`, where seed i of both goes together: the interval is that over other seeds and images alike."""
+    with np.errstate(invalid="ignore"):
+        values = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)  # [seeds, images]
+    if not np.isfinite(values).all():
+        return None
+    low, high = crossed_interval(values)
+    images = values.mean(axis=0)
+    better = int((images < 0).sum() if lower_is_better else (images > 0).sum())
+    return Difference(float(values.mean()), low, high, better, len(images))
+
+
+def crossed_interval(values: NDArray[np.float64]) -> tuple[float | None, float | None]:
+    """The percentile bootstrap interval of the mean of `values` [seeds, images], both drawn again, independently."""
+    seeds, images = values.shape
+    if images < 2:
+        return None, None
+    draw = np.random.default_rng(0)
+    means = [
+        np.einsum(
+            "cs,si,ci->c",
+            draw.multinomial(seeds, np.full(seeds, 1 / seeds), size=CHUNK) / seeds,  # [CHUNK, seeds]
+            values,
+            draw.multinomial(images, np.full(images, 1 / images), size=CHUNK) / images,  # [CHUNK, images]
+        )
+        for _ in range(RESAMPLES // CHUNK)
+    ]
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
+    return float(low), float(high)
+
+
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None

@@ -20,7 +20,7 @@ from dreamsr.core.pixels import Pixels
 from dreamsr.disk import ensure_folder
 from dreamsr.errors import DataError, ImageError
 from dreamsr.measure.lpips import Perceptual
-from dreamsr.measure.metrics import PSNR_RGB
+from dreamsr.measure.metrics import REPORTED, Metric
 from dreamsr.measure.score import score
 from dreamsr.pictures.picture import Picture
 from dreamsr.pictures.write import encode_picture, write_picture
@@ -112,6 +112,7 @@ class Sweep:
     perceptual: Perceptual
     store: Store
     outputs: Path | None = None
+    metrics: Sequence[Metric] = tuple(REPORTED.values())
     results: list[Result] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
 
@@ -185,7 +186,7 @@ class Sweep:
 
     def _is_complete(self, record: Record) -> bool:
         """Whether a record holds LPIPS by every network there is now; where only luma was enlarged there is none."""
-        keys = self.perceptual.keys if record.scores.get(PSNR_RGB.key) is not None else ()
+        keys = self.perceptual.keys if record.crop_png else ()
         return all(record.scores.get(key) is not None for key in keys)
 
     def _is_saved(self, job: Measurement, record: Record) -> bool:
@@ -199,7 +200,7 @@ class Sweep:
 
     def _compute(self, job: Measurement, item: Item) -> Record:
         produced = job.method.run(job.dataset, job.number, job.variant)
-        scores = score(comparison(produced, item, job.dataset), self.perceptual)
+        scores = score(comparison(produced, item, job.dataset), self.perceptual, self.metrics)
         pixels = produced.pixels
         foreign = job.method.kind in ("outputs", "command") and pixels is not None
         if self.outputs is not None and pixels is not None:

@@ -16,6 +16,7 @@ from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
     from dreamsr.bench.places import Places
+    from dreamsr.bench.request import BenchRequest
     from dreamsr.bench.sweep import OnSweepProgress, SweepProgress
 
 WITH, OTHERS, RULES, REPORTS = "Sweep", "Other tools", "Protocol", "Reports"
@@ -62,7 +63,13 @@ Degradation = Annotated[
 ]
 DegradationSeed = Annotated[int, typer.Option(help="Of what the degradation draws.", rich_help_panel=RULES)]
 Square = Annotated[int, typer.Option(help="Side of the squares of --protocol idm, in px.", rich_help_panel=RULES)]
-Lpips = Annotated[str, typer.Option(help="alex, vgg, both with a comma, or none.", rich_help_panel=RULES)]
+Lpips = Annotated[str, typer.Option(help="alex, vgg, dists, with commas, or none.", rich_help_panel=RULES)]
+NoTruth = Annotated[
+    bool,
+    typer.Option(
+        "--no-truth", help="DATA are small pictures: --html shows crops by every method.", rich_help_panel=RULES
+    ),
+]
 Limit = Annotated[int | None, typer.Option(help="Only the first pictures of each set.", rich_help_panel=RULES)]
 Speed = Annotated[
     bool,
@@ -113,6 +120,7 @@ def bench(
     degradation_seed: DegradationSeed = 0,
     square: Square = 512,
     lpips: Lpips = "alex",
+    no_truth: NoTruth = False,
     limit: Limit = None,
     speed: Speed = False,
     speed_px: SpeedPx = "128,256,512",
@@ -141,8 +149,9 @@ def bench(
     if check_file is not None:
         _check(check_file, work, places, run_commands=run_commands, quiet=quiet)
         return
-    from dreamsr.bench.benchmark import BenchRequest, read_by
     from dreamsr.bench.benchmark import bench as bench_task
+    from dreamsr.bench.benchmark import read_by
+    from dreamsr.bench.request import BenchRequest
 
     request = BenchRequest(
         data=tuple(str(folder.resolve()) for folder in data or ()),
@@ -171,6 +180,9 @@ def bench(
         speed=speed,
         speed_px=_whole_numbers(speed_px, "--speed-px"),
     )
+    if no_truth:
+        _sheet(request, places, shlex.join(["dreamsr", *context.obj]), quiet=quiet)
+        return
     require_places(places, read_by(request))
     with _progress(quiet) as show:
         report = bench_task(
@@ -184,9 +196,27 @@ def bench(
         )
     bench_view.show(report, json_file)
     bench_view.write(report, places)
-    for failure in report.data["failures"]:
-        console.fail(f"{failure['method']} on {failure['dataset']}: {failure['message']}")
+    for failure in report.failures:
+        console.fail(f"{failure.method} on {failure.dataset}: {failure.message}")
     if report.failed:
+        raise typer.Exit(1)
+
+
+def _sheet(request: BenchRequest, places: Places, command_line: str, *, quiet: bool) -> None:
+    from dreamsr.bench.benchmark import read_by
+    from dreamsr.bench.places import require_places
+    from dreamsr.bench.sheet import sheet
+    from dreamsr.disk import write_bytes_atomically
+
+    if places.html is None or places.json or places.csv or places.plots or request.speed:
+        raise UsageError("--no-truth makes a page of crops; give --html for it, and no other report")
+    require_places(places, read_by(request), charts=False)
+    with _progress(quiet) as show:
+        found = sheet(request, command_line=command_line, on_progress=show, on_notice=console.warn)
+    write_bytes_atomically(places.html, found.html)
+    for failure in found.failures:
+        console.fail(failure)
+    if found.failures:
         raise typer.Exit(1)
 
 

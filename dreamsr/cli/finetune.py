@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,8 +19,10 @@ from dreamsr.cli.train import (
     Degradation,
     Device,
     Dream,
+    DryRun,
     Every,
     Finish,
+    Held,
     Large,
     Out,
     Power,
@@ -32,11 +35,13 @@ from dreamsr.cli.train import (
     Start,
     Steps,
     Workers,
+    show_trial,
 )
 from dreamsr.cli.train_view import train_view
+from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
-    from dreamsr.training.finetuning.finetune import FinetuneReport
+    from dreamsr.training.finetuning.before_after import FinetuneReport
     from dreamsr.training.results.validation import ValidRow
 
 
@@ -55,8 +60,14 @@ def finetune(
     degradation: Degradation = None,
     crop_low_px: Crop = None,
     held_out: Annotated[
-        float, typer.Option(help="Share of the pictures that is kept to measure on.", rich_help_panel=DATA)
-    ] = 0.1,
+        float | None,
+        typer.Option(
+            help="Share of the pictures that is kept to measure on; default 0.1.",
+            show_default=False,
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    val: Held = None,
     settings: Settings = None,
     dream: Dream = None,
     dream_power: Power = None,
@@ -74,18 +85,21 @@ def finetune(
     precision: Precision = None,
     workers: Workers = 0,
     threads: Threads = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Fit existing weights to your own pictures, and say what that gained there and cost elsewhere.
 
     2,000 steps with DREAM at a low rate unless told otherwise, with the loss and p that the weights were trained with:
-    enough for 10 to 500 pictures. Some of them are held out, and measured before and after. Leaves
-    OUT/model.safetensors, which `dreamsr upscale --weights OUT` takes.
+    enough for 10 to 500 pictures. Some of them are held out, or others given by --val, and measured before and after.
+    Leaves OUT/model.safetensors, which `dreamsr upscale --weights OUT` takes.
     """
     from dreamsr.data.recipes import degradation_table
+    from dreamsr.processes import is_first
     from dreamsr.training.finetuning.finetune import finetune as finetune_task
     from dreamsr.training.finetuning.finetune import suited
     from dreamsr.training.request import Listener, RunRequest
     from dreamsr.training.resolve import altered, data_source, finish_table, name_of
+    from dreamsr.training.start import load_start
 
     use_threads(threads)
     options = {
@@ -102,11 +116,18 @@ def finetune(
     }
     asked = {"enabled": dream, "power": dream_power, "start": dream_start}
     config = altered(suited(weights, Listener(on_notice=console.note)), settings or (), options, asked)
+    if held_out is not None and val is not None:
+        raise UsageError("--held-out and --val both say what to measure on; choose one")
+    if dry_run:
+        show_trial(replace(config, model=load_start(weights).model), device)
+        return
     source = data_source(data, hr, lr)
     place = out or Path("runs") / f"{name_of(source)}-finetuned"
-    request = RunRequest(config, source, place, device=device, resume=resume, workers=workers)
+    request = RunRequest(config, source, place, device=device, resume=resume, workers=workers, valid=val)
     with train_view() as listener:
         report = finetune_task(request, weights, share=held_out, listener=listener)
+    if not is_first():
+        return
     _show(report)
     console.note(f"weights are in {report.weights}; use them with: dreamsr upscale PICTURE --weights {place}")
 

@@ -7,7 +7,7 @@ from typer.core import TyperCommand, TyperGroup
 from dreamsr.cli import console
 
 
-class Command(TyperCommand):
+class CarefulCommand(TyperCommand):
     """A command whose help is written to stdout, or OutputError says why not."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -15,7 +15,7 @@ class Command(TyperCommand):
             super().format_help(ctx, formatter)
 
 
-class Group(TyperGroup):
+class CarefulGroup(TyperGroup):
     """The same for a command of commands."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:

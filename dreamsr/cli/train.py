@@ -79,6 +79,14 @@ Accumulate = Annotated[
 ]
 Rate = Annotated[float | None, typer.Option(help="Highest learning rate.", rich_help_panel=RUN)]
 Seed = Annotated[int | None, typer.Option(help="Same seed, same data: the same run.", rich_help_panel=RUN)]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Only say how quick a step is here: plain, with DREAM, finishing.",
+        rich_help_panel=RUN,
+    ),
+]
 Resume = Annotated[
     bool,
     typer.Option(
@@ -162,14 +170,7 @@ def train(
     precision: Precision = None,
     workers: Workers = 0,
     threads: Threads = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Only say how quick a step is here: plain, with DREAM, finishing.",
-            rich_help_panel=RUN,
-        ),
-    ] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Train a diffusion super-resolution model on pictures.
 
@@ -205,14 +206,15 @@ def train(
     if partial and start is not None:
         start = start.fitted(config.model, on_notice=console.note)
     if dry_run:
-        _try(config, device)
+        show_trial(config, device)
         return
     source = data_source(data, hr, lr)
     place = out or Path("runs") / name_of(source)
     _run(RunRequest(config, source, place, device=device, resume=resume, workers=workers, valid=val, start=start))
 
 
-def _try(config: TrainConfig, device: str) -> None:
+def show_trial(config: TrainConfig, device: str) -> None:
+    """Take a few steps of each kind that a run would take, and say how quick they are and how large the net is."""
     from dreamsr.cli.train_view import duration
     from dreamsr.training.trial import try_steps
 
@@ -231,8 +233,10 @@ def _try(config: TrainConfig, device: str) -> None:
 
 
 def _run(request: RunRequest) -> None:
+    from dreamsr.processes import is_first
     from dreamsr.training.train import train as train_task
 
     with train_view() as listener:
         path = train_task(request, listener)
-    console.note(f"weights are in {path}; use them with: dreamsr upscale PICTURE --weights {request.out}")
+    if is_first():
+        console.note(f"weights are in {path}; use them with: dreamsr upscale PICTURE --weights {request.out}")

@@ -1,14 +1,12 @@
 """A sampler walks back from noise to the image in any number of steps.
 
 One loop: `stochasticity` 0 is deterministic (DDIM and its residual analogue), 1 is ancestral (DDPM, ResShift).
-`order` 2 extrapolates the guess over time, as DPM-Solver++(2M) does for the Gaussian family.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -44,7 +42,6 @@ def sample(
     steps: int,
     noise: NoiseSource,
     stochasticity: float = 0.0,
-    order: Literal[1, 2] = 1,
     clip: bool = True,
     until: int | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
@@ -58,17 +55,12 @@ def sample(
     y, process = condition.y, denoiser.process
     times = spaced_times(process.timesteps, steps)
     x = start(denoiser, y, noise(0))
-    previous: Tensor | None = None
     for i in range(steps if until is None else until):
         t, s = (times[j].expand(len(y)) for j in (i, i + 1))
         x0_hat = denoiser(x, condition, t)
         x0_hat = x0_hat.clamp(-1, 1) if clip else x0_hat
-        guess = x0_hat
-        if order == 2 and previous is not None and i + 1 < steps:
-            guess = x0_hat + extrapolation(denoiser, times[i - 1], times[i], times[i + 1]) * (x0_hat - previous)
         fresh = noise(i + 1) if stochasticity > 0 and i + 1 < steps else None
-        x = process.step(x, guess, y, t, s, noise=fresh, stochasticity=stochasticity)
-        previous = x0_hat
+        x = process.step(x, x0_hat, y, t, s, noise=fresh, stochasticity=stochasticity)
         if on_step is not None:
             on_step(i + 1, x0_hat)
     return x
@@ -110,12 +102,3 @@ def restore(
         return image
     hold = match_low_frequencies if denoiser.traits.holds == "everything" else match_colour
     return hold(image, low, scale=scale or denoiser.scale)
-
-
-def extrapolation(denoiser: Denoiser, before: Tensor, now: Tensor, after: Tensor) -> float:
-    """1/(2r) of DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2), in log signal-to-noise; 0 where it is infinite."""
-    signal, std = denoiser.process.signal, denoiser.process.std
-    lams = [(signal(t).log() - std(t).log()) for t in (before, now, after)]
-    last, ahead = lams[1] - lams[0], lams[2] - lams[1]
-    ratio = float(ahead / (2 * last))
-    return ratio if torch.isfinite(torch.tensor(ratio)) else 0.0

@@ -17,6 +17,11 @@ from dreamsr.pictures.picture import PictureInfo, to_rgb_8_bit
 from dreamsr.pictures.read import probe_picture, read_picture
 
 HEAD_BYTES = 1 << 16
+_whole: set[tuple[Path, int | None, int, int]] = set()
+"""Files that were found undamaged, as `_version` names them: decoded again and again, each is looked through once.
+
+Processes that are forked know what the one before them knew; others look for themselves.
+"""
 
 
 class Photos(Protocol):
@@ -55,10 +60,14 @@ class PhotoFile:
 
     def decoded(self, min_side_px: int = 1) -> Photo:
         """[H,W,3], upright. Raises ImageError for a damaged photo, or one with a shorter side."""
+        version = self._version()
         try:
-            pixels = to_rgb_8_bit(read_picture(self.path if self.offset is None else self._bytes(self.size)).pixels)
+            source = self.path if self.offset is None else self._bytes(self.size)
+            pixels = to_rgb_8_bit(read_picture(source, known_whole=version in _whole).pixels)
         except ImageError as error:
             raise self._named(error) from None
+        if version is not None:
+            _whole.add(version)
         self._require_side(pixels.shape[1], pixels.shape[0], min_side_px)
         return pixels
 
@@ -70,6 +79,14 @@ class PhotoFile:
             raise self._named(error) from None
         self._require_side(info.width, info.height, min_side_px)
         return info
+
+    def _version(self) -> tuple[Path, int | None, int, int] | None:
+        """Which photo, and which writing of its file: path, offset, size and time; None where it cannot be seen."""
+        try:
+            seen = self.path.stat()
+        except OSError:
+            return None
+        return self.path, self.offset, seen.st_size, seen.st_mtime_ns
 
     def _header(self) -> PictureInfo:
         if self.offset is None:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from dreamsr.data.photo_files import PhotoFile
 from dreamsr.errors import DataError, ImageError
-from dreamsr.pictures.folders import find_sources
+from dreamsr.folders import find_sources
 
 FULL_CHECK_PHOTOS = 5_000
 """Up to so many photos, each is decoded (.04 s for 2.5 megapixels of JPEG on one core); of more, headers are read."""

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from dreamsr.data.photo_files import PhotoFile
 from dreamsr.errors import DataError, printable
-from dreamsr.pictures.folders import ENDINGS
+from dreamsr.folders import ENDINGS
 
 
 def photos_in_shards(shards: Sequence[Path]) -> list[PhotoFile]:

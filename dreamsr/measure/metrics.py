@@ -164,7 +164,8 @@ class Metric:
     """One figure: its `key` in reports and logs, `title` and `unit` for readers, and how many `decimals` say all.
 
     `words` say how it is measured, {scale} being filled in. `agrees_within`: by how much a repeated measurement may
-    differ. `compute` is None for what a network gives; `on_luma` tells that luma alone is enough for it.
+    differ. `compute` is None for what a network gives; `on_luma` tells that luma alone is enough for it. `watched`
+    ones are measured while a net trains, too: they must be quick.
     """
 
     key: str
@@ -176,6 +177,7 @@ class Metric:
     words: str
     compute: Callable[[Comparison], float] | None = None
     on_luma: bool = False
+    watched: bool = False
 
     @property
     def lower_is_better(self) -> bool:
@@ -202,19 +204,22 @@ def _psnr_rgb(found: Comparison) -> float:
 
 PSNR_Y = Metric(
     "psnr_y", "PSNR-Y", "dB", 2, "higher", 0.005, "dB, peak 255, on luma, {scale} px border shaved",
-    lambda found: psnr(found.luma, found.true_luma), on_luma=True,
+    lambda found: psnr(found.luma, found.true_luma), on_luma=True, watched=True,
 )  # fmt: skip
 SSIM_Y = Metric(
     "ssim_y", "SSIM-Y", "", 4, "higher", 0.0005,
     "11x11 Gaussian, sigma 1.5, valid windows, on luma, {scale} px border shaved",
-    lambda found: ssim(found.luma, found.true_luma), on_luma=True,
+    lambda found: ssim(found.luma, found.true_luma), on_luma=True, watched=True,
 )  # fmt: skip
 PSNR_RGB = Metric(
     "psnr_rgb", "PSNR-RGB", "dB", 2, "higher", 0.005,
     "dB, peak 255, over R, G and B together, {scale} px border shaved", _psnr_rgb,
 )  # fmt: skip
-LPIPS_ALEX = Metric("lpips_alex", "LPIPS", "", 4, "lower", 0.0005, "v0.1, RGB in [-1,1], whole image; network alex")
+LPIPS_ALEX = Metric(
+    "lpips_alex", "LPIPS", "", 4, "lower", 0.0005, "v0.1, RGB in [-1,1], whole image; network alex", watched=True
+)
 LPIPS_VGG = Metric("lpips_vgg", "LPIPS-vgg", "", 4, "lower", 0.0005, "v0.1, RGB in [-1,1], whole image; network vgg")
+DISTS = Metric("dists_vgg", "DISTS", "", 4, "lower", 0.0005, "RGB in [0,1], whole image; network vgg16")
 LR_PSNR = Metric(
     "lr_psnr", "LR-PSNR", "dB", 2, "higher", 0.05,
     "dB, RGB, between the result shrunk by MATLAB's bicubic to 8 bit and the small image",
@@ -233,7 +238,9 @@ CONSISTENCY = Metric(
 
 METRICS = {
     metric.key: metric
-    for metric in (PSNR_Y, SSIM_Y, PSNR_RGB, LPIPS_ALEX, LPIPS_VGG, LR_PSNR, COLOUR_ERROR, CONSISTENCY)
+    for metric in (PSNR_Y, SSIM_Y, PSNR_RGB, LPIPS_ALEX, LPIPS_VGG, DISTS, LR_PSNR, COLOUR_ERROR, CONSISTENCY)
 }
 REPORTED = {key: metric for key, metric in METRICS.items() if metric is not CONSISTENCY}
 """Those of `dreamsr bench`: LR-PSNR says the same as consistency."""
+WATCHED = tuple(metric for metric in METRICS.values() if metric.watched)
+"""Those of validation and of fine-tuning."""

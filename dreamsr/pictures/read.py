@@ -32,11 +32,16 @@ CHECK_MAX_PIXELS = 1 << 34  # when checking our own results, which may be larger
 
 
 def read_picture(
-    source: Path | str | bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, accept_damaged: bool = False
+    source: Path | str | bytes,
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    accept_damaged: bool = False,
+    known_whole: bool = False,
 ) -> Picture:
     """The one picture in `source`, a path or the bytes of a file, of at most `max_pixels` px.
 
     accept_damaged  take what decodes although part of it is missing or wrong, with a note, rather than DamagedError
+    known_whole     these very bytes were read before: what decodes is not looked through for damage again
 
     Raises ImageError for everything that is not one whole picture in one of FORMATS.
     """
@@ -44,7 +49,7 @@ def read_picture(
     given = all_bytes(source, name, max_pixels)
     with decoding(name):
         image, data = _opened_whole(given, name, max_pixels)
-        damage = damage_in(data, format_of(image))
+        damage = "" if known_whole else damage_in(data, format_of(image))
         if damage and not accept_damaged:
             raise _damaged(name, damage)
         samples = _deep_samples(image, data, name, max_pixels)

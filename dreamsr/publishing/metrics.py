@@ -49,7 +49,7 @@ def _from_report(report: Mapping[str, Any], sha256: str, path: str) -> tuple[Mea
             "dataset": f"{row['dataset']} ({row['images']} images)",
             "protocol": protocol,
             **{key: row[key] for key in ("steps", "seed") if row[key] is not None},
-            **{key: round(row[key], 4) for key in REPORTED if row[key] is not None},
+            **{key: round(row[key], 4) for key in REPORTED if row.get(key) is not None},
         }
         for row in report["rows"]
         if row["method"] == measured["name"]

@@ -1,222 +1,175 @@
-"""Does DREAM help? The same net trained plainly and with several p, at equal steps and at equal time.
+"""Does DREAM help? The same net trained plainly and with DREAM, at equal steps and at equal time.
 
-Every arm starts from the same seed and sees the same crops, times and noise. A step with DREAM costs more, so the
-plain arm is trained on after its last common step until it has had as much time as the others (`plain, equal time`).
-All are sampled in several numbers of steps on the same held-out crops. Everything is kept in a folder: an interrupted
-study goes on, and arms may be divided among machines that share it.
+Every arm is an ordinary training run in a folder of its own. Arms of one seed start from the same net and see the same
+crops, times and noise, in training and in sampling. They are measured on the same held-out crops, beside bicubic and a
+flat colour, and everything is kept: a stopped study goes on, and several processes may work on one folder, an arm each.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dreamsr.core.denoiser import Denoiser
-from dreamsr.core.device import choose_compute
-from dreamsr.core.model import build_denoiser
-from dreamsr.core.noise import NoiseField, seed_of
+from dreamsr.bench.dataset import Dataset, open_datasets
+from dreamsr.bench.methods import Interpolation, Kind, Method, Produced, Variant
+from dreamsr.bench.protocol import choose_protocol
+from dreamsr.bench.store import Store
+from dreamsr.bench.sweep import Result, Sweep
+from dreamsr.bench.weights import WeightsMethod
 from dreamsr.core.pixels import from_tensor
-from dreamsr.core.samplers import restore
+from dreamsr.data.settings import CropConfig
+from dreamsr.data.shrinking import Degradation
 from dreamsr.data.sources import DataSource, open_source
-from dreamsr.disk import ensure_folder, write_bytes_atomically
-from dreamsr.errors import UsageError
+from dreamsr.disk import ensure_folder, read_json, write_bytes_atomically
+from dreamsr.errors import OutputError, UsageError, printable
 from dreamsr.measure.lpips import Perceptual
-from dreamsr.measure.metrics import METRICS, PEAK, Comparison
-from dreamsr.measure.score import Scores, means, score
-from dreamsr.pictures.read import from_pil
+from dreamsr.measure.metrics import CONSISTENCY, DISTS, LPIPS_ALEX, PSNR_Y, SSIM_Y
+from dreamsr.pictures.picture import Picture
 from dreamsr.pictures.write import write_picture
-from dreamsr.training.config import TrainConfig
-from dreamsr.training.request import RunRequest
+from dreamsr.study.arms import Studio
+from dreamsr.study.systems import Arm
 from dreamsr.training.results.places import require_place
-from dreamsr.training.train import train
-from dreamsr.training.trial import try_steps
-from dreamsr.weights.file import load_weights
+from dreamsr.upscaling.settings import SMALLEST_TILE_PX
 
-OVERHEAD = "overhead.json"
-ROWS = "rows.json"
-TRUTH = "truth"
-EVALUATED_AT_ONCE = 16
-"""Crops per batch in sampling."""
+FIGURES = (PSNR_Y, SSIM_Y, LPIPS_ALEX, DISTS, CONSISTENCY)
+"""What is measured."""
+CROPS, MEASURED, PICTURES = "crops", "measured", "pictures"
+BICUBIC, FLAT = "bicubic", "flat colour"
 
 
-@dataclass(frozen=True)
-class StudyPlan:
-    """What a study trains and measures. `config` is the plain arm's; powers may hold infinity, the plain arm."""
+class FlatColour:
+    """Every crop in its own mean colour: what a net that shows nothing at all would be worth."""
 
-    config: TrainConfig
-    powers: tuple[float, ...]
-    seeds: int
-    sample_steps: tuple[int, ...]
-    stochasticities: tuple[float, ...]
-    crops: int
+    name = FLAT
+    kind: Kind = "interpolation"
 
-    def __post_init__(self) -> None:
-        if not self.powers or not self.sample_steps or not self.stochasticities:
-            raise UsageError("a study needs at least one `powers`, `sample_steps` and `stochasticities`")
-        if self.seeds < 1 or self.crops < 1:
-            raise UsageError(f"`seeds` is {self.seeds} and `crops` {self.crops}, but both must be 1 or more")
-        most = self.config.model.process.timesteps
-        if not all(1 <= steps <= most for steps in self.sample_steps):
-            raise UsageError(f"`sample_steps` is {self.sample_steps}, but each must be in 1..{most}")
-        if self.config.rate_schedule != "constant":
-            raise UsageError("a study needs rate_schedule = constant: its arms are of different lengths")
+    def variants(self) -> Sequence[Variant]:
+        return [Variant()]
+
+    def identity(self, dataset: Dataset, number: int, variant: Variant) -> Mapping[str, Any]:  # noqa: ARG002
+        return {"interpolation": self.name}
+
+    def run(self, dataset: Dataset, number: int, variant: Variant) -> Produced:  # noqa: ARG002
+        item = dataset.item(number)
+        colour = item.low.mean(axis=(0, 1)).round().astype(np.uint8)  # [3]
+        return Produced(np.broadcast_to(colour, item.truth.shape).copy())
+
+    def release(self) -> None:
+        """Nothing is held."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """What one arm gave: means over the crops. lpips_alex is None where LPIPS is missing; consistency is MSE x 1e5."""
-
-    arm: str
-    seed: int
-    train_steps: int
-    train_seconds: float
-    steps: int
-    stochasticity: float
-    psnr_y: float
-    ssim_y: float
-    lpips_alex: float | None
-    consistency: float
-
-
-FIGURES = tuple(METRICS[field.name] for field in fields(Row) if field.name in METRICS)
-"""The metrics of a row."""
-
-OnNotice = Callable[[str], None]
+def prepare(studio: Studio, held_out: Path) -> None:
+    """Make the folder ready and cut the crops that are measured. Raises OutputError where it holds those of others."""
+    plan, out = studio.plan, studio.out
+    folders = (CROPS, MEASURED, PICTURES, *(arm.name for arm in plan.arms))
+    require_place(out, studio.data, held_out, written=folders)
+    settings = _crop_config(studio)
+    pairs = open_source(DataSource(data=str(held_out)), settings)
+    own = {"data": pairs.fingerprint(), "scale": settings.scale, "crop_low_px": settings.crop_low_px}
+    kept = out / CROPS / "crops.json"
+    if kept.exists() and read_json(kept) != own:
+        raise OutputError(f"{printable(out)}: holds a study on other crops; choose another folder for this one")
+    ensure_folder(kept.parent)
+    write_bytes_atomically(kept, json.dumps(own).encode())
+    for number in range(plan.crops):
+        path = kept.parent / f"{number:04d}.png"
+        if not path.exists():
+            write_picture(path, Picture(_pixels(pairs[number][1])))
 
 
-def study(
-    plan: StudyPlan, data: DataSource, held_out: Path, out: Path, *, device: str, on_notice: OnNotice
-) -> list[Row]:
-    """Train and measure every arm that is not finished; return the rows of all arms, finished ones too.
-
-    Raises OutputError where `out` cannot be written or would destroy what is read.
-    """
-    folders = [_arm_folder(out, power, seed).name for seed in range(plan.seeds) for power in plan.powers]
-    require_place(out, data, held_out, written=(TRUTH, *folders))
-    held = crops_of(plan, held_out)
-    write_truths(out / TRUTH, held)
-    ratio = overhead(plan.config, out / OVERHEAD, device)
-    on_notice(f"a step with DREAM takes {ratio:.2f} times one without")
-    rows: list[Row] = []
-    for seed in range(plan.seeds):
-        for power in plan.powers:
-            config = replace(plan.config, seed=seed, dream=replace(plan.config.dream, power=power))
-            arm = RunRequest(config, data, _arm_folder(out, power, seed), device=device, valid=held_out)
-            rows += run_arm(plan, arm, ratio, held, on_notice=on_notice)
-    return rows
+def _crop_config(studio: Studio) -> CropConfig:
+    """How held-out crops are cut: as those of training, from draws of their own. Raises UsageError if arms differ."""
+    plan = studio.plan
+    found = {replace(arm.config(plan.max_steps, plan.settings), seed=0).crops for arm in plan.arms}
+    if len(found) > 1:
+        raise UsageError("the systems of a study must have the same crops: scale, crop_low_px, shrink_factors")
+    return found.pop()
 
 
-def arm_name(power: float) -> str:
-    """`plain` or `p=1`."""
-    return "plain" if math.isinf(power) else f"p={power:g}"
+def _pixels(image: Tensor) -> Any:
+    return from_tensor(image, np.uint8)
 
 
-def _arm_folder(out: Path, power: float, seed: int) -> Path:
-    return out / f"{arm_name(power).replace('=', '-')}-seed{seed}"
+def train_and_measure(studio: Studio, arms: Iterable[Arm]) -> list[Arm]:
+    """Finish arms that nobody else is working on, one after the other; returns those that somebody is."""
+    elsewhere = []
+    for arm in arms:
+        with studio.alone(arm) as free:
+            if not free:
+                studio.on_notice(f"{arm.name}: another process is working on it")
+                elsewhere.append(arm)
+                continue
+            studio.train(arm)
+            studio.on_notice(f"{arm.name}: measuring")
+            measure(studio, [arm])
+    return elsewhere
 
 
-def run_arm(
-    plan: StudyPlan, arm: RunRequest, ratio: float, held: Sequence[tuple[Tensor, Tensor]], *, on_notice: OnNotice
-) -> list[Row]:
-    """The rows of one power and seed; the plain arm gives those of its longer training too."""
-    config, folder = arm.config, arm.out
-    power, seed = config.dream.power, config.seed
-    kept = folder / ROWS
-    if kept.exists():
-        return [Row(**row) for row in json.loads(kept.read_text())]
-    lengths = {arm_name(power): config.max_steps}
-    if math.isinf(power):
-        lengths["plain, equal time"] = round(config.max_steps * max(1.0, ratio))
-    rows: list[Row] = []
-    for name, steps in lengths.items():
-        on_notice(f"{name}, seed {seed}: training to step {steps}")
-        resume = (folder / "config.json").exists()
-        path = train(replace(arm, config=replace(config, max_steps=steps), resume=resume))
-        seconds = trained_seconds(folder, steps)
-        weights = load_weights(path)
-        compute = choose_compute(arm.device, config.precision)
-        denoiser = build_denoiser(config.model, weights.net.to(compute.device), compute=compute)
-        for stochasticity in plan.stochasticities:
-            for count in plan.sample_steps:
-                place = folder / f"{name.replace(', ', '-').replace(' ', '-')}-{count}-eta{stochasticity:g}"
-                scores: dict[str, Any] = {**measure(denoiser, held, count, stochasticity, place)}
-                rows.append(Row(name, seed, steps, seconds, count, stochasticity, **scores))
-    write_bytes_atomically(kept, json.dumps([asdict(row) for row in rows], indent=1).encode())
-    return rows
+def measure(studio: Studio, arms: Sequence[Arm]) -> Sweep:
+    """Bicubic, a flat colour and every kept net of these arms on the crops, as one benchmark; nothing twice."""
+    plan = studio.plan
+    (dataset,) = open_datasets(
+        [studio.out / CROPS],
+        [],
+        protocol=choose_protocol("standard"),
+        degradation=Degradation(),
+        scale=_crop_config(studio).scale,
+        square_px=1,
+        limit=plan.crops,
+    )
+    methods: list[Method] = [Interpolation(BICUBIC), FlatColour()]
+    methods += [method for arm in arms for method in methods_of(studio, arm)]
+    sweep = Sweep(
+        [dataset],
+        methods,
+        perceptual(studio),
+        Store(studio.out / MEASURED),
+        studio.out / PICTURES,
+        metrics=FIGURES,
+    )
+    sweep.run()
+    return sweep
 
 
-def crops_of(plan: StudyPlan, held_out: Path) -> list[tuple[Tensor, Tensor]]:
-    """The same crops of the held-out pictures for every arm, (low, x0)."""
-    pairs = open_source(DataSource(data=str(held_out)), replace(plan.config, seed=0).crops)
-    return [pairs[number] for number in range(plan.crops)]
+def perceptual(studio: Studio) -> Perceptual:
+    """The networks that judge, where they work here; building them leaves the global random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        return Perceptual(studio.judges)
 
 
-def write_truths(folder: Path, held: Sequence[tuple[Tensor, Tensor]]) -> None:
-    """The crops as files, so that any other judge can score the samples beside them."""
-    for number, (_, x0) in enumerate(held):
-        _write(folder / f"{number:03d}.png", x0)
+def methods_of(studio: Studio, arm: Arm) -> list[WeightsMethod]:
+    """The kept nets of an arm: at its end and at equal time in all numbers of steps, else in that of the curves."""
+    plan = studio.plan
+    whole = (plan.max_steps, studio.equal_time_steps(arm))
+    curve = plan.curve_steps_of(arm)
+    precision: Literal["auto", "bf16", "fp32"] = arm.config(plan.max_steps, plan.settings).precision
+    return [
+        WeightsMethod(
+            f"{arm.name}@{length}",
+            str(studio.kept(arm, length)),
+            steps=sorted({curve, *plan.steps_of(arm)}) if length in whole else (curve,),
+            stochasticity=(plan.stochasticity,),
+            seeds=(arm.seed,),
+            device=studio.device,
+            precision=precision,
+            tile_px=SMALLEST_TILE_PX,
+            fidelity=0.0,
+            match=False,
+        )
+        for length in studio.lengths(arm)
+        if studio.kept(arm, length).exists()
+    ]
 
 
-def overhead(config: TrainConfig, kept: Path, device: str) -> float:
-    """Time of a training step with DREAM over one without, on this machine; remembered in `kept`."""
-    if not kept.exists():
-        found = try_steps(config, device=device)
-        write_bytes_atomically(kept, json.dumps({"ratio": found.ratio, **asdict(found)}).encode())
-    return float(json.loads(kept.read_text())["ratio"])
-
-
-def trained_seconds(folder: Path, steps: int) -> float:
-    """Time that the steps of a run took, from its log."""
-    config = json.loads((folder / "config.json").read_text())["train"]
-    images = config["batch_size"] * config["accumulate"]
-    speeds = [json.loads(line)["images_per_second"] for line in (folder / "log.jsonl").read_text().splitlines()]
-    return math.fsum(images / float(speed) for speed in speeds[:steps])
-
-
-def measure(
-    denoiser: Denoiser, held: Sequence[tuple[Tensor, Tensor]], steps: int, stochasticity: float, folder: Path
-) -> Scores:
-    """The mean figures of samples of all crops, which are written into `folder`."""
-    perceptual = Perceptual(("alex",))
-    scores: list[Scores] = []
-    for first in range(0, len(held), EVALUATED_AT_ONCE):
-        part = list(range(first, min(first + EVALUATED_AT_ONCE, len(held))))
-        images = sampled(denoiser, torch.stack([held[i][0] for i in part]), part, steps, stochasticity)
-        for i, image in zip(part, images, strict=True):
-            _write(folder / f"{i:03d}.png", image)
-            scores.append(score(compared(image, *held[i], denoiser.scale), perceptual, FIGURES))
-    return means(scores)
-
-
-def sampled(denoiser: Denoiser, low: Tensor, numbers: Sequence[int], steps: int, stochasticity: float) -> Tensor:
-    """low [B,3,p,p] -> x0 [B,3,s*p,s*p] in [-1,1] on the CPU; crop `number` always meets the same noise."""
-    device, side = denoiser.compute.device, denoiser.scale * low.shape[-1]
-    fields = [NoiseField(seed_of(number, 7)) for number in numbers]
-
-    def noise(step: int) -> Tensor:
-        return torch.stack([field.window(step, 0, 0, side, side) for field in fields]).to(device)
-
-    with torch.inference_mode():
-        small = low.to(device, memory_format=torch.channels_last)
-        return restore(denoiser, small, steps=steps, noise=noise, stochasticity=stochasticity).float().cpu()
-
-
-def compared(image: Tensor, low: Tensor, x0: Tensor, scale: int) -> Comparison:
-    """One sample beside its truth x0 and its input, of which the input is not rounded; all [3,H,W] in [-1,1]."""
-    pixels, truth = (np.asarray(from_tensor(one), np.uint8) for one in (image, x0))
-    return Comparison.of(pixels, truth, (low.double() + 1) * (PEAK / 2), scale)
-
-
-def _write(path: Path, image: Tensor) -> None:
-    from PIL import Image
-
-    ensure_folder(path.parent)
-    write_picture(path, from_pil(Image.fromarray(np.asarray(from_tensor(image), np.uint8))))
+def results(studio: Studio) -> tuple[list[Result], list[Arm], Perceptual]:
+    """What is measured of all complete arms, the arms, and by which networks."""
+    arms = studio.complete_arms()
+    sweep = measure(studio, arms)
+    return sweep.results, arms, sweep.perceptual

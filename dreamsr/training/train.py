@@ -59,21 +59,26 @@ def train(request: RunRequest, listener: Listener = NOBODY) -> Path:
     what is read, ConfigError for settings that do not go together, DeviceError where memory is short, TrainingError if
     losses stay non-finite.
     """
-    asked, start = request.config, request.start
+    asked = request.config
     with launched(request.device, asked.precision, accumulate=asked.accumulate) as processes:
-        listener = listener if processes.is_rank_0 else NOBODY
-        config = processes.broadcast(processes.on_rank_0(lambda: _settled(request, processes, listener)))
-        pairs = processes.together(lambda: _open(request, config, listener))
-        _require_agreement(processes, asked, pairs)
-        processes.together(lambda: require_room_for_state(config.model, processes.compute.device))
-        run = processes.together(lambda: _begin(config, processes, start))
-        begun_with = start and start.origin
-        if request.resume:
-            begun_with = processes.broadcast(processes.on_rank_0(lambda: checkpoints.kept_origin(request.out)))
-        facts = {**_facts(processes, pairs), **(begun_with or {})}
-        session = Session(replace(request, config=config), processes, run, facts, listener)
-        session.open(pairs)
-        session.work(Batches(pairs, config, rank=processes.rank, world=processes.world_size))
+        return train_together(processes, request, listener)
+
+
+def train_together(processes: TrainingProcesses, request: RunRequest, listener: Listener = NOBODY) -> Path:
+    """`train`, in processes that are joined already."""
+    start, listener = request.start, listener if processes.is_rank_0 else NOBODY
+    config = processes.broadcast(processes.on_rank_0(lambda: _settled(request, processes, listener)))
+    pairs = processes.together(lambda: _open(request, config, listener))
+    _require_agreement(processes, request.config, pairs)
+    processes.together(lambda: require_room_for_state(config.model, processes.compute.device))
+    run = processes.together(lambda: _begin(config, processes, start))
+    begun_with = start and start.origin
+    if request.resume:
+        begun_with = processes.broadcast(processes.on_rank_0(lambda: checkpoints.kept_origin(request.out)))
+    facts = {**_facts(processes, pairs), **(begun_with or {})}
+    session = Session(replace(request, config=config), processes, run, facts, listener)
+    session.open(pairs)
+    session.work(Batches(pairs, config, rank=processes.rank, world=processes.world_size))
     return request.out / FILE_NAME
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from dreamsr.errors import UsageError, printable
+from dreamsr.folders import ENDINGS, STREAM, Source, existing_folder, exists, identity, is_folder
 from dreamsr.outputs import free_name
-from dreamsr.pictures.folders import ENDINGS, STREAM, Source, existing_folder, exists, identity, is_folder
 from dreamsr.pictures.picture import FORMATS, format_for
 
 PlaceKind = Literal["beside", "folder", "file", "template", "stream"]

@@ -12,24 +12,32 @@ from typing import Protocol
 
 from dreamsr.disk import write_bytes_atomically
 from dreamsr.errors import DamagedError, DreamsrError, ImageError, OutputError
+from dreamsr.folders import is_file
 from dreamsr.outputs import require_place
-from dreamsr.pictures.folders import is_file
 from dreamsr.pictures.losses import not_written
 from dreamsr.pictures.picture import KEEPS_ALPHA, Picture, stacked
 from dreamsr.pictures.read import is_complete_picture, probe_picture, read_picture
 from dreamsr.pictures.write import PictureEncoder
 from dreamsr.upscaling.compare import ComparePage, make_slider
+from dreamsr.upscaling.forecast import Forecast
 from dreamsr.upscaling.outcome import Outcome, Status
 from dreamsr.upscaling.plan import Job, UpscaleRequest, planned_anew
 from dreamsr.upscaling.rows_beside import RowsBeside
-from dreamsr.upscaling.settings import OnProgress, Settings
+from dreamsr.upscaling.settings import OnChoice, OnProgress, Settings
 
 
 class Enlarger(Protocol):
     """What the batch needs of an `Upscaler`."""
 
     def enlarge_strips(
-        self, picture: Picture, height: int, width: int, settings: Settings, *, on_progress: OnProgress | None = None
+        self,
+        picture: Picture,
+        height: int,
+        width: int,
+        settings: Settings,
+        *,
+        on_progress: OnProgress | None = None,
+        on_choice: OnChoice | None = None,
     ) -> Iterator[Picture]: ...
 
 
@@ -56,8 +64,10 @@ class Task:
     file: RowsBeside | None = None
     strips: list[Picture] = field(default_factory=list)
     notes: tuple[str, ...] = ()
+    weights: str | None = None
     consistency_db: float | None = None
     seconds: float = 0.0
+    net_seconds: float = 0.0
 
     def outcome(self) -> Outcome:
         """What became of it."""
@@ -73,6 +83,7 @@ class Task:
             job.height,
             job.format,
             round(self.seconds, 3),
+            self.weights,
             self.consistency_db,
             self.notes,
         )
@@ -93,8 +104,10 @@ class Stages:
         make_upscaler: Callable[[], Enlarger],
         write_stream: Callable[[bytes], None],
         page: ComparePage | None = None,
+        forecast: Forecast | None = None,
     ) -> None:
-        self.request, self.settings, self.options, self.page = request, settings, options, page
+        self.request, self.settings, self.options = request, settings, options
+        self.page, self.forecast = page, forecast
         self.make_upscaler, self.write_stream = make_upscaler, write_stream
         self.upscaler: Enlarger | None = None
         self.fatal: DreamsrError | None = None
@@ -125,6 +138,10 @@ class Stages:
         """The large picture from the small one: its rows go into the file as they come, and are kept if looked at."""
         if task.status is not None or task.small is None:
             return
+
+        def on_choice(weights: str) -> None:
+            task.weights = weights
+
         with self._stage(task):
             job, options = task.job, self.options
             task.file = RowsBeside(
@@ -134,12 +151,18 @@ class Stages:
             )
             if self.upscaler is None:
                 self.upscaler = self._loaded()
+            began = time.monotonic()
+            if self.forecast is not None:
+                on_progress = self.forecast.hearing(job, on_progress)
             for rows in self.upscaler.enlarge_strips(
-                task.small, job.height, job.width, self.settings, on_progress=on_progress
+                task.small, job.height, job.width, self.settings, on_progress=on_progress, on_choice=on_choice
             ):
                 task.file.add(rows)
                 if options.consistency or self.page is not None:
                     task.strips.append(rows)
+            if self.forecast is not None:
+                self.forecast.enlarged()
+            task.net_seconds = time.monotonic() - began
 
     def write(self, task: Task) -> None:
         """The file to its place, and what is known of it into the task; both pictures are let go."""
@@ -151,6 +174,8 @@ class Stages:
                 if task.strips:
                     self._look_at(task, task.small, stacked(task.strips))
                 task.status = "done"
+            if self.forecast is not None and task.status == "done":
+                self.forecast.finished(task.job, task.seconds - task.net_seconds)
         task.small, task.file = None, None
         task.strips.clear()
 

@@ -21,9 +21,10 @@ import torch
 from PIL import Image
 
 from dreamsr.bench import sweep
-from dreamsr.bench.benchmark import BenchRequest, Report, ablation, bench
+from dreamsr.bench.benchmark import Report, bench
 from dreamsr.bench.check import check
 from dreamsr.bench.report import to_csv, to_json
+from dreamsr.bench.request import BenchRequest, ablation
 from dreamsr.bench.score import hints
 from dreamsr.bench.store import Store
 from dreamsr.bench.sweep import SweepProgress
@@ -417,20 +418,13 @@ def test_lpips_sees_images_in_minus_one_to_one_and_fills_earlier_records(
 ) -> None:
     run(replace(request_for, lpips=()), tmp_path)
 
-    class Fake:
-        def reset(self) -> None:
-            self.value = 0.0
+    def judge(image: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        assert image.shape == truth.shape
+        assert image.shape[:2] == (1, 3)
+        assert -1 <= float(truth.min()) < -0.5 < 0.5 < float(truth.max()) <= 1
+        return (image - truth).abs().mean()
 
-        def update(self, image: torch.Tensor, truth: torch.Tensor) -> None:
-            assert image.shape == truth.shape
-            assert image.shape[:2] == (1, 3)
-            assert -1 <= float(truth.min()) < -0.5 < 0.5 < float(truth.max()) <= 1
-            self.value = float((image - truth).abs().mean())
-
-        def compute(self) -> torch.Tensor:
-            return torch.tensor(self.value)
-
-    monkeypatch.setattr(lpips, "_load", lambda _: Fake())
+    monkeypatch.setattr(lpips, "_load", lambda _: judge)
     report = run(request_for, tmp_path)
     assert all(r["lpips_alex"] > 0 for r in report.data["rows"])
     with pytest.raises(UsageError, match="`lpips` is 'squeeze'"):

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from dreamsr.bench.calibration import calibration, published_way
-from dreamsr.bench.dataset import Dataset, most_detailed, open_datasets, partner, pictures_in
+from dreamsr.bench.dataset import Dataset, open_datasets, partner, pictures_in, shown_window
 from dreamsr.bench.methods import Interpolation, Variant
 from dreamsr.bench.protocol import (
     PROTOCOLS,
@@ -194,7 +194,7 @@ def test_blur_keeps_the_mean_of_constants_and_smooths() -> None:
 def test_the_shown_window_is_where_the_detail_is() -> None:
     image = np.zeros((200, 240, 3), np.uint8)
     image[120:180, 40:100] = np.random.default_rng(0).integers(0, 255, (60, 60, 3))
-    top, left, height, width = most_detailed(image, 4, 64)
+    top, left, height, width = shown_window(image, 4, 64)
     assert (height, width) == (64, 64)
     assert 112 <= top <= 124
     assert 32 <= left <= 44
@@ -254,7 +254,7 @@ def test_calibration_is_for_standard_sets_only_and_tells_other_files_apart(tmp_p
     opened = datasets(tmp_path / "mine")
     assert opened[0].name == "Set5"
     (one,) = calibration(opened)
-    assert one["agrees"] is False
-    assert one["published_psnr_y"] == 28.42
+    assert one.agrees is False
+    assert one.published_psnr_y == 28.42
     save(tmp_path / "other" / "a.png", drawn(48, 48))
     assert calibration(datasets(tmp_path / "other")) == []

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
+import re
 import subprocess
 import sys
+from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +18,9 @@ import pytest
 from PIL import Image
 
 from dreamsr import cli, processes
-from dreamsr.bench import plots, race
+from dreamsr.bench import plots
 from dreamsr.bench.methods import Variant, filled
+from dreamsr.bench.timing import race
 from dreamsr.bench.weights import WeightsMethod
 from dreamsr.pictures.read import read_picture
 
@@ -222,6 +226,42 @@ def test_the_command_of_weights_enlarges_as_they_do_here(tiny_weights: Path, fol
     subprocess.run(filled(command, {"{input}": str(source), "{output}": str(result)}), check=True, timeout=200)
     here = method.enlarged(np.array(Image.open(source)), 4, Variant(2, 0.0, 0)).pixels
     assert np.array_equal(np.array(Image.open(result)), here)
+
+
+def test_pictures_without_truth_become_a_contact_sheet(
+    bench: Bench, folder: Path, capsys: pytest.CaptureFixture[str], quick: str
+) -> None:
+    photo = Image.open(PICTURES / "astronaut.png").convert("RGB").resize((200, 200))
+    photo.save(folder / "set/photo.png")
+    (folder / "theirs").mkdir()
+    for path in (folder / "set").iterdir():
+        small = Image.open(path)
+        small.resize((small.width * 4, small.height * 4), Image.Resampling.NEAREST).save(folder / "theirs" / path.name)
+    tools = ("--command", f"pillow={quick}", "--outputs", "theirs=theirs")
+    assert bench("--no-truth", "--steps", "1,2", *tools, "--html", "sheet.html") == 0
+    page = (folder / "sheet.html").read_text()
+    shown = re.findall(r'base64,([^"]+)"><figcaption>(.*?)</figcaption>', page)
+    methods = ["small picture", "bicubic", "lanczos", "theirs", "pillow", "tiny steps1", "tiny steps2"]
+    assert [caption for _, caption in shown] == methods * 2
+    crops = [np.array(Image.open(io.BytesIO(b64decode(data)))) for data, _ in shown]
+    assert [crop.shape for crop in crops] == [(256, 256, 3)] * 7 + [(320, 320, 3)] * 7
+    assert np.array_equal(crops[7], crops[7 + methods.index("theirs")])  # the same place, whole picture or part
+    assert np.abs(crops[8].astype(int) - crops[9]).mean() < 5
+    assert "Charts" not in page
+    assert bench("--no-truth", "--html", "sheet.html", "--json", "r.json") == 2
+    assert bench("--no-truth") == 2
+    assert "give --html for it" in capsys.readouterr().err
+
+
+def test_a_tool_that_fails_leaves_its_crop_out_and_is_told(
+    bench: Bench, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = f"no-luck={sys.executable} -c 'raise SystemExit(5)' {{input}} {{output}}"
+    assert bench("--no-truth", "--steps", "1", "--command", command, "--html", "sheet.html", "-q") == 1
+    assert "no-luck did not finish astro.png" in capsys.readouterr().err
+    page = (folder / "sheet.html").read_text()
+    assert "no-luck did not finish astro.png" in page
+    assert "<figcaption>tiny steps1</figcaption>" in page
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

@@ -196,6 +196,23 @@ def test_finetune_shows_before_and_after(data, tmp_path, capfd):
     assert "already" in capfd.readouterr().err
 
 
+def test_finetune_says_speed_and_leaves_nothing(tiny_weights, tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["finetune", "--weights", str(tiny_weights), *TINY, "--dry-run"]) == 0
+    text = capfd.readouterr().out
+    assert f"{sum(p.numel() for p in load_weights(tiny_weights).net.parameters()):,} parameters" in text
+    assert "with DREAM: " in text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_finetune_measures_on_a_share_or_on_given_pictures(data, tiny_weights, tmp_path, capfd):
+    arguments = ["finetune", "--weights", str(tiny_weights), "--data", str(data), "--out", str(tmp_path / "run"), *TINY]
+    assert main([*arguments, "--val", str(data), "--held-out", "0.2"]) == 2
+    heard = capfd.readouterr()
+    assert heard.err == "error: --held-out and --val both say what to measure on; choose one\n"
+    assert not (tmp_path / "run").exists()
+
+
 def test_every_preset_can_be_named_on_the_command_line():
     for name in preset_names():
         assert resolved(preset=name).max_steps > 0

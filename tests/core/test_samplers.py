@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
 
 import pytest
 import torch
@@ -9,11 +8,10 @@ from torch import Tensor
 
 from dreamsr.core.denoiser import Condition, Prediction
 from dreamsr.core.process import ProcessConfig
-from dreamsr.core.samplers import extrapolation, sample, spaced_times, start
+from dreamsr.core.samplers import sample, spaced_times, start
 from tests.core.oracles import FAMILIES, PREDICTIONS, Exact, Family, Flawed, GaussianData, Oracle, images, noises, wrap
 
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-every_order = pytest.mark.parametrize("order", [1, 2])
 every_stochasticity = pytest.mark.parametrize("stochasticity", [0.0, 0.5, 1.0])
 MEAN, SPREAD = 0.3, 0.4
 
@@ -74,10 +72,9 @@ def test_start_is_the_noised_y(family: Family) -> None:
 
 
 @every_family
-@every_order
 @every_stochasticity
 def test_net_is_called_once_per_step_at_strictly_falling_times_from_the_end(
-    family: Family, order: Literal[1, 2], stochasticity: float
+    family: Family, stochasticity: float
 ) -> None:
     for steps in some_steps(family):
         net = Exact(family, "x0", images(2))
@@ -89,7 +86,6 @@ def test_net_is_called_once_per_step_at_strictly_falling_times_from_the_end(
             steps=steps,
             noise=Recorded(2),
             stochasticity=stochasticity,
-            order=order,
             on_step=lambda done, _x0_hat: heard.append(done),  # noqa: B023 - called before the next turn
         )
         expected = denoiser.process.level(spaced_times(family.timesteps, steps)[:-1])
@@ -99,10 +95,9 @@ def test_net_is_called_once_per_step_at_strictly_falling_times_from_the_end(
         assert heard == list(range(1, steps + 1))
 
 
-@every_order
-def test_deterministic_sampler_asks_for_the_starting_noise_only(order: Literal[1, 2]) -> None:
+def test_deterministic_sampler_asks_for_the_starting_noise_only() -> None:
     noise = Recorded(1)
-    sample(wrap(Exact(FAMILIES[3], "x0", images(1))), Condition(images(1)), steps=6, noise=noise, order=order)
+    sample(wrap(Exact(FAMILIES[3], "x0", images(1))), Condition(images(1)), steps=6, noise=noise)
     assert noise.asked == [0]
 
 
@@ -129,19 +124,16 @@ READABLE = [(f, p) for f in FAMILIES for p in PREDICTIONS if not (p == "eps" and
 
 
 @pytest.mark.parametrize(("family", "prediction"), READABLE, ids=[f"{f.name}-{p}" for f, p in READABLE])
-@every_order
 @every_stochasticity
 @pytest.mark.parametrize("gain", [1.0, 30.0])
 def test_exact_model_recovers_the_truth_in_any_number_of_steps_from_any_start(
-    family: Family, prediction: Prediction, order: Literal[1, 2], stochasticity: float, gain: float
+    family: Family, prediction: Prediction, stochasticity: float, gain: float
 ) -> None:
     x0, y = images(2), images(2, seed=5)
     denoiser = wrap(Exact(family, prediction, x0))
     for steps in some_steps(family):
         noise = Recorded(2, gain=gain)
-        found = sample(
-            denoiser, Condition(y), steps=steps, noise=noise, stochasticity=stochasticity, order=order, clip=False
-        )
+        found = sample(denoiser, Condition(y), steps=steps, noise=noise, stochasticity=stochasticity, clip=False)
         torch.testing.assert_close(found, x0, rtol=0, atol=1e-6 if steps == 1 else 1e-9)
 
 
@@ -150,7 +142,7 @@ def test_exact_model_recovers_the_truth_in_all_steps(family: Family) -> None:
     x0, y = images(1), images(1, seed=5)
     denoiser = wrap(Exact(family, "v", x0))
     steps = family.timesteps
-    found = sample(denoiser, Condition(y), steps=steps, noise=Recorded(1), stochasticity=0.5, order=2, clip=False)
+    found = sample(denoiser, Condition(y), steps=steps, noise=Recorded(1), stochasticity=0.5, clip=False)
     torch.testing.assert_close(found, x0, rtol=0, atol=1e-10)
 
 
@@ -184,12 +176,12 @@ SMOOTH = [
 every_smooth_family = pytest.mark.parametrize("family", SMOOTH, ids=lambda family: family.name)
 
 
-def transport_error(family: Family, prediction: Prediction, steps: int, order: Literal[1, 2]) -> float:
+def transport_error(family: Family, prediction: Prediction, steps: int) -> float:
     """Largest distance from where the exact probability flow carries the same start."""
     net = GaussianData(family, prediction, mean=MEAN, spread=SPREAD)
     denoiser, y = wrap(net), images(2, seed=5)
     noise = Recorded(2)
-    found = sample(denoiser, Condition(y), steps=steps, noise=noise, order=order, clip=False)
+    found = sample(denoiser, Condition(y), steps=steps, noise=noise, clip=False)
     level = denoiser.process.level(torch.full((1,), family.timesteps, dtype=torch.float64))
     exact = net.transport(start(denoiser, y, noise(0)), y, level)
     return float((found - exact).abs().amax())
@@ -197,45 +189,15 @@ def transport_error(family: Family, prediction: Prediction, steps: int, order: L
 
 @every_smooth_family
 def test_error_halves_when_steps_double(family: Family) -> None:
-    errors = [transport_error(family, "x0", steps, 1) for steps in (25, 50, 100, 200)]
+    errors = [transport_error(family, "x0", steps) for steps in (25, 50, 100, 200)]
     assert errors[0] < 0.5
     for coarse, fine in pairwise(errors):
         assert 1.75 < coarse / fine < 2.25
 
 
-@every_smooth_family
-def test_second_order_is_of_a_higher_order_than_the_first(family: Family) -> None:
-    """Single doublings say little, since the error changes its sign; from 8 to 200 steps the first order gains 22."""
-    coarse, fine = (transport_error(family, "x0", steps, 2) for steps in (8, 200))
-    assert coarse / fine > 100
-    assert fine < transport_error(family, "x0", 200, 1) / 5
-
-
 @every_family
-def test_second_order_looks_ahead_to_the_middle_of_the_step_in_log_signal_to_noise(family: Family) -> None:
-    denoiser = wrap(Exact(family, "x0", images(1)))
-    last = family.timesteps
-    before, now, after = torch.tensor([0.9 * last, 0.7 * last, 0.2 * last], dtype=torch.float64)
-    log_snr = [
-        float((family.signal(level) / family.std(level)).log())
-        for level in map(denoiser.process.level, (before, now, after))
-    ]
-    ahead = log_snr[1] + extrapolation(denoiser, before, now, after) * (log_snr[1] - log_snr[0])
-    assert ahead == pytest.approx((log_snr[1] + log_snr[2]) / 2, rel=1e-9)
-
-
-def test_second_order_does_not_extrapolate_from_where_nothing_is_known() -> None:
-    denoiser = wrap(Exact(FAMILIES[2], "x0", images(1)))
-    end, now, after, zero = torch.tensor([1000.0, 500.0, 250.0, 0.0], dtype=torch.float64)
-    assert extrapolation(denoiser, end, now, after) == 0
-    assert extrapolation(denoiser, end, now, zero) == 0
-    assert extrapolation(denoiser, now, after, zero) == 0
-
-
-@every_family
-@every_order
-def test_samplers_see_no_difference_between_predictions(family: Family, order: Literal[1, 2]) -> None:
-    errors = [transport_error(family, prediction, 4, order) for prediction in ("x0", "v")]
+def test_samplers_see_no_difference_between_predictions(family: Family) -> None:
+    errors = [transport_error(family, prediction, 4) for prediction in ("x0", "v")]
     assert errors[0] == pytest.approx(errors[1], rel=1e-6)
 
 
@@ -265,7 +227,7 @@ def test_stochastic_sampler_reaches_the_data_s_variance(family: Family, stochast
 # Same noise, same bytes
 
 
-def sampled(net: Oracle, y: Tensor, noise: Tensor, stochasticity: float, order: Literal[1, 2]) -> Tensor:
+def sampled(net: Oracle, y: Tensor, noise: Tensor, stochasticity: float) -> Tensor:
     """`noise` [steps,B,3,H,W]; the last step needs none."""
     return sample(
         wrap(net),
@@ -273,35 +235,31 @@ def sampled(net: Oracle, y: Tensor, noise: Tensor, stochasticity: float, order: 
         steps=len(noise),
         noise=lambda step: noise[step],
         stochasticity=stochasticity,
-        order=order,
     ).detach()
 
 
 @every_family
-@every_order
 @every_stochasticity
-def test_same_noise_gives_the_same_bytes_alone_and_in_a_batch(
-    family: Family, order: Literal[1, 2], stochasticity: float
-) -> None:
+def test_same_noise_gives_the_same_bytes_alone_and_in_a_batch(family: Family, stochasticity: float) -> None:
     x0, y = images(3, dtype=torch.float32), images(3, seed=5, dtype=torch.float32)
     noise = torch.stack([noises(3, seed=step, dtype=torch.float32) for step in range(4)])
-    together = sampled(Flawed(family, "x0", x0), y, noise, stochasticity, order)
-    again = sampled(Flawed(family, "x0", x0), y, noise, stochasticity, order)
+    together = sampled(Flawed(family, "x0", x0), y, noise, stochasticity)
+    again = sampled(Flawed(family, "x0", x0), y, noise, stochasticity)
     assert torch.equal(together, again)
     for i in range(3):
         one = slice(i, i + 1)
-        alone = sampled(Flawed(family, "x0", x0[one]), y[one], noise[:, one], stochasticity, order)
+        alone = sampled(Flawed(family, "x0", x0[one]), y[one], noise[:, one], stochasticity)
         assert torch.equal(alone, together[one])
 
 
 def test_nothing_given_is_edited_in_place() -> None:
     x0, y, noise = images(1), images(1, seed=5), noises(4)[:, None]
     before = [part.clone() for part in (x0, y, noise)]
-    sampled(Flawed(FAMILIES[3], "x0", x0), y, noise, 1.0, 2)
+    sampled(Flawed(FAMILIES[3], "x0", x0), y, noise, 1.0)
     assert all(torch.equal(a, b) for a, b in zip(before, (x0, y, noise), strict=True))
 
 
 def test_global_random_state_is_left_alone() -> None:
     before = torch.random.get_rng_state()
-    sampled(Flawed(FAMILIES[0], "x0", images(1)), images(1, seed=5), noises(4)[:, None], 1.0, 1)
+    sampled(Flawed(FAMILIES[0], "x0", images(1)), images(1, seed=5), noises(4)[:, None], 1.0)
     assert torch.equal(torch.random.get_rng_state(), before)

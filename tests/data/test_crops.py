@@ -1,3 +1,4 @@
+import os
 import pickle
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from dreamsr.data import scan
 from dreamsr.data.photo_files import PhotoCache
 from dreamsr.data.sources import DataSource, open_source
 from dreamsr.errors import DataError, UsageError
+from dreamsr.pictures import read
 from tests.data.drawn_photos import draw_photos, loaded, noise, run, same, save
 
 
@@ -151,6 +153,35 @@ def test_photos_that_decode_although_they_are_damaged_are_refused(tmp_path):
     pairs = pairs_of(tmp_path)
     assert len(pairs) == len(pairs.refused) == 1
     assert "half.jpg is damaged" in pairs.refused[0]
+
+
+@pytest.mark.parametrize("full_check", [10, 0])
+def test_a_photo_is_looked_through_for_damage_once_and_again_when_it_was_written_anew(
+    tmp_path, monkeypatch, full_check
+):
+    looked = []
+    monkeypatch.setattr(read, "damage_in", lambda data, _format: looked.append(len(data)) or "")
+    monkeypatch.setattr(scan, "FULL_CHECK_PHOTOS", full_check)
+    path = save(tmp_path / "one.jpg", noise(99, 99))
+    pairs = pickle.dumps(pairs_of(tmp_path))  # a copy has nothing decoded
+    assert same(pickle.loads(pairs)[0], pickle.loads(pairs)[0])
+    assert looked == [path.stat().st_size]
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    for _ in range(3):
+        pickle.loads(pairs)[0]
+    assert len(looked) == 2
+
+
+def test_damage_that_comes_later_is_seen(tmp_path):
+    path = save(tmp_path / "one.jpg", noise(99, 99))
+    pairs, whole = pickle.dumps(pairs_of(tmp_path)), path.read_bytes()
+    pickle.loads(pairs)[0]
+    path.write_bytes(whole[:9000] + b"\xff\xd9")
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"one\.jpg is damaged"):
+            pickle.loads(pairs)[1]
+    path.write_bytes(whole)
+    pickle.loads(pairs)[1]
 
 
 def test_of_very_many_photos_only_headers_are_read_and_damage_is_told_when_it_is_met(tmp_path, monkeypatch):

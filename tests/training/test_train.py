@@ -30,7 +30,7 @@ from dreamsr.training.state import begin
 from dreamsr.training.step import StepLoss, learning_rate
 from dreamsr.training.stopping import StopRequest
 from dreamsr.weights.file import load_weights
-from tests.training.tiny_runs import MODELS, TINY, checkpoint, draw_pictures, largest_difference, run, same
+from tests.training.tiny_runs import MODELS, TINY, checkpoint, draw_pictures, largest_difference, run, same, valid_row
 
 CPU = Compute(torch.device("cpu"), torch.float32, "test")
 PLAIN = DreamConfig(power=math.inf)
@@ -598,11 +598,11 @@ class Judge:
         self.training = []
 
     def __call__(self, denoiser, step):
-        from dreamsr.training.results.validation import Validation, ValidRow
+        from dreamsr.training.results.validation import Validation
 
         self.steps.append(step)
         self.training.append(denoiser.net.training)
-        row = ValidRow(1, 20.0, 0.5, None)
+        row = valid_row(1, 20.0, 0.5, None)
         return Validation(step, (row,), replace(row, steps=0), self.scores[step])
 
 

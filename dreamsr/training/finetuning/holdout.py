@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from dreamsr.data.paired import Twin, matched
 from dreamsr.data.photo_files import PhotoFile
 from dreamsr.data.scan import pictures_below
 from dreamsr.data.sources import DataSource, find_photos
 from dreamsr.data.stream import PREFIX
-from dreamsr.errors import DataError, ImageError, UsageError
+from dreamsr.errors import DataError, ImageError, UsageError, printable
 from dreamsr.training.config import TrainConfig
-from dreamsr.training.results.validation import Example, degraded_example, least_side_px, paired_example
+from dreamsr.training.results.validation import (
+    Example,
+    degraded_example,
+    examples_below,
+    least_side_px,
+    paired_example,
+)
 
 SHARE = 0.1
 MOST_HELD_OUT = 20
@@ -23,11 +31,16 @@ FEWEST_PICTURES = 3
 
 @dataclass(frozen=True)
 class HeldOut:
-    """`examples` to measure on; their `names`, to be left out of training; in words, what was done and why."""
+    """`examples` to measure on; in words, what was done and why; the names of pictures not to be trained on."""
 
     examples: tuple[Example, ...]
-    names: tuple[str, ...]
     told: str
+    left_out: frozenset[str] = frozenset()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the examples, in their order."""
+        return tuple(one.name for one in self.examples)
 
 
 def hold_out(source: DataSource, config: TrainConfig, *, share: float = SHARE) -> HeldOut:
@@ -40,20 +53,37 @@ def hold_out(source: DataSource, config: TrainConfig, *, share: float = SHARE) -
     if not 0 <= share <= 0.5:
         raise UsageError(f"the held-out share is {share:g}, but it must be in 0..0.5")
     if share == 0:
-        return HeldOut((), (), "no picture is held out, as asked: what training gains on them is not measured")
+        return HeldOut((), "no picture is held out, as asked: what training gains on them is not measured")
     if source.data is not None and source.data.startswith(PREFIX):
-        return HeldOut(
-            (), (), "no picture is held out of a stream: what training gains on its pictures is not measured"
-        )
+        return HeldOut((), "no picture is held out of a stream: what training gains on its pictures is not measured")
     pool = _paired(source, config) if source.data is None else _lone(source, config)
     if len(pool) < FEWEST_PICTURES:
         return HeldOut(
-            (), (), f"{len(pool)} pictures are too few to hold one out: what training gains on them is not measured"
+            (), f"{len(pool)} pictures are too few to hold one out: what training gains on them is not measured"
         )
     wanted = min(MOST_HELD_OUT, max(1, round(share * len(pool))))
     examples = _first_examples(pool, wanted)
-    names = tuple(one.name for one in examples)
-    return HeldOut(examples, names, f"{len(names)} of {len(pool)} pictures are held out of training, to measure on")
+    told = f"{len(examples)} of {len(pool)} pictures are held out of training, to measure on"
+    return HeldOut(examples, told, frozenset(one.name for one in examples))
+
+
+def held_out_by_user(folder: Path, source: DataSource, config: TrainConfig) -> HeldOut:
+    """The first `valid_limit` usable pictures of a folder; all in it that `source` holds too are left out of training.
+
+    Raises DataError for a missing folder and where no picture is usable.
+    """
+    examples = tuple(examples_below(folder, config))
+    places = {os.path.realpath(file.path) for file in pictures_below(folder)}
+    shared = frozenset(file.name for file in _files(source) if os.path.realpath(file.path) in places)
+    also = f"; {len(shared)} that lie there are left out of training" if shared else ""
+    return HeldOut(examples, f"{len(examples)} pictures in {printable(folder)} are measured on{also}", shared)
+
+
+def _files(source: DataSource) -> list[PhotoFile]:
+    """The files of a folder of pictures, or of the large ones of pairs; none of a stream or of shards."""
+    if source.data is None:
+        return pictures_below(source.hr) if source.hr is not None and source.hr.is_dir() else []
+    return [] if source.data.startswith(PREFIX) else [file for file in find_photos(source.data) if file.offset is None]
 
 
 @dataclass(frozen=True)

@@ -38,14 +38,15 @@ Facts = Mapping[str, Any]
 
 def checkpoints(out: Path) -> list[Path]:
     """The checkpoints of a run, newest first."""
-    return sorted((out / FOLDER).glob("step-*.pt"), key=_step_of, reverse=True)
+    return sorted((out / FOLDER).glob("step-*.pt"), key=step_of, reverse=True)
 
 
 def _path(out: Path, step: int) -> Path:
     return out / FOLDER / f"step-{step:06d}.pt"
 
 
-def _step_of(path: Path) -> int:
+def step_of(path: Path) -> int:
+    """The optimizer step of a checkpoint by its name; -1 for another file."""
     number = path.stem.removeprefix("step-")
     return int(number) if number.isdecimal() else -1
 
@@ -67,7 +68,7 @@ def check_folder(
         return config
     kept = _kept_config(out)
     before = from_mapping(TrainConfig, kept["train"], source=str(out / CONFIG))
-    step, processes = _step_of(checkpoints(out)[0]), (int(kept.get("processes", 1)), world)
+    step, processes = step_of(checkpoints(out)[0]), (int(kept.get("processes", 1)), world)
     try:
         return continued(before, config, step=step, processes=processes, on_notice=on_notice)
     except OutputError as error:
@@ -127,7 +128,7 @@ def save(out: Path, run: Run, config: TrainConfig, facts: Facts) -> None:
     """Write a checkpoint and the average's weights, and remove checkpoints beyond the last `keep_last`."""
     write_state(_path(out, run.step), run.state())
     save_average(out / FILE_NAME, run, config, facts)
-    kept = [path for path in checkpoints(out) if _step_of(path) <= run.step][: config.keep_last]
+    kept = [path for path in checkpoints(out) if step_of(path) <= run.step][: config.keep_last]
     for path in checkpoints(out):
         if path not in kept:  # too old, or ahead: one that could not be read when the run was resumed
             path.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -21,17 +22,19 @@ from dreamsr.core.resize import shrink
 from dreamsr.data.sources import DataSource
 from dreamsr.disk import file_sha256
 from dreamsr.errors import ConfigError, DataError, OutputError, UsageError
+from dreamsr.measure.metrics import PSNR_Y, SSIM_Y
 from dreamsr.publishing.publish import About, stage
 from dreamsr.training import start
 from dreamsr.training.config import DreamConfig, TrainConfig
-from dreamsr.training.finetuning.finetune import FINETUNE, FinetuneRow, finetune, suited
-from dreamsr.training.finetuning.holdout import MOST_HELD_OUT, SHARE, hold_out
+from dreamsr.training.finetuning.before_after import FinetuneReport, FinetuneRow
+from dreamsr.training.finetuning.finetune import FINETUNE, finetune, suited
+from dreamsr.training.finetuning.holdout import MOST_HELD_OUT, held_out_by_user, hold_out
 from dreamsr.training.finetuning.sanity import sanity_picture
 from dreamsr.training.results import validation
-from dreamsr.training.results.validation import ValidRow
 from dreamsr.upscaling.upscaler import Upscaler
 from dreamsr.weights.file import load_weights, save_weights
-from tests.training.tiny_runs import asked
+from tests.training.test_processes import in_two
+from tests.training.tiny_runs import asked, checkpoint, largest_difference, valid_row
 from tests.training.tiny_runs import run as run_on_cpu
 
 TINY = TrainConfig(
@@ -76,7 +79,7 @@ def write_pictures(folder: Path, count: int) -> Path:
     return folder
 
 
-def tuned(config: TrainConfig, weights: str, source: DataSource, out: Path, *, share: float = SHARE, **options):
+def tuned(config: TrainConfig, weights: str, source: DataSource, out: Path, *, share: float | None = None, **options):
     """`finetune`; `options` are fields of its request or its listener."""
     request, listener = asked(config, source, out, **options)
     return finetune(request, weights, share=share, listener=listener)
@@ -124,10 +127,10 @@ def test_it_helps_on_pictures_that_were_not_trained_on(run) -> None:
     report, out, told = run
     held = [row for row in report.rows if row.pictures == "held-out"]
     assert [row.steps for row in held] == [1, 3]
-    gains = [row.after.psnr_y - row.before.psnr_y for row in held]
+    gains = [row.after.figures[PSNR_Y] - row.before.figures[PSNR_Y] for row in held]
     assert gains[0] > 0.1
     assert gains[1] > 1
-    assert all(row.after.ssim_y > row.before.ssim_y for row in held)
+    assert all(row.after.figures[SSIM_Y] > row.before.figures[SSIM_Y] for row in held)
     assert not any(row.worse for row in held)
     assert len(report.held_out) == 3
     assert json.loads((out / "config.json").read_text())["photos"] == 9
@@ -148,8 +151,8 @@ def test_validations_on_the_way_use_the_held_out_pictures(run) -> None:
     assert names == [f"{number:02d}-{Path(name).stem}.png" for number, name in enumerate(report.held_out)]
     last = [json.loads(line) for line in (out / "valid.jsonl").read_text().splitlines()][-1]
     row = next(row for row in report.rows if row.pictures == "held-out")
-    assert last["rows"][0]["psnr_y"] == pytest.approx(row.after.psnr_y)
-    assert last["bicubic"]["psnr_y"] == pytest.approx(row.bicubic.psnr_y)
+    assert last["rows"][0]["psnr_y"] == pytest.approx(row.after.figures[PSNR_Y])
+    assert last["bicubic"]["psnr_y"] == pytest.approx(row.bicubic.figures[PSNR_Y])
 
 
 def test_the_report_is_written_with_all_it_takes_to_repeat_it(run, weights: Path) -> None:
@@ -160,7 +163,7 @@ def test_the_report_is_written_with_all_it_takes_to_repeat_it(run, weights: Path
     assert told["held_out"] == list(report.held_out)
     assert told["environment"]["dtype"] == "float32"
     assert told["degradation"] == "bicubic"
-    assert [row["after"]["psnr_y"] for row in told["rows"]] == [row.after.psnr_y for row in report.rows]
+    assert [row["after"]["psnr_y"] for row in told["rows"]] == [row.after.figures[PSNR_Y] for row in report.rows]
     assert {row["pictures"] for row in told["rows"]} == {"held-out", "sanity"}
 
 
@@ -304,11 +307,39 @@ def test_the_steps_are_those_that_the_weights_recommend(data: Path, weights: Pat
         assert [row.steps for row in report.rows] == [1, steps, 1, steps]
 
 
-def test_several_processes_are_refused(weights: Path, data: Path, tmp_path: Path, monkeypatch) -> None:
-    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(UsageError, match="one process"):
-        tuned(SHORT, str(weights), DataSource(data=str(data)), tmp_path / "run")
+@pytest.mark.skipif(os.name != "posix", reason="forks")
+@pytest.mark.usefixtures("single_threaded")
+def test_two_processes_equal_one_with_twice_the_batch(data: Path, weights: Path, tmp_path: Path) -> None:
+    config = replace(TINY, max_steps=6, valid_every=3)
+
+    def work(place: str, config: TrainConfig = config) -> FinetuneReport:
+        return tuned(config, str(weights), DataSource(data=str(data)), tmp_path / place, share=0.25)
+
+    ours, theirs = in_two(tmp_path / "ends", lambda _: work("two"))
+    assert ours == theirs
+    whole = work("one", replace(config, batch_size=8))
+    assert (ours.held_out, ours.told) == (whole.held_out, whole.told)
+    one, two = checkpoint(tmp_path / "one"), checkpoint(tmp_path / "two")
+    for name in ("net", "ema"):
+        assert largest_difference(one[name], two[name]) < 1e-5
+    half = work("half")
+    assert largest_difference(one["net"], checkpoint(tmp_path / "half")["net"]) > 1e-4
+    for a, b in zip(whole.rows, ours.rows, strict=True):
+        assert b.after.figures[PSNR_Y] == pytest.approx(a.after.figures[PSNR_Y], abs=0.01)
+    assert [row.before for row in ours.rows] == [row.before for row in half.rows]
+    assert json.loads((tmp_path / "two" / "config.json").read_text())["processes"] == 2
+    assert (tmp_path / "two" / "report.json").is_file()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="forks")
+@pytest.mark.usefixtures("single_threaded")
+def test_what_goes_wrong_in_several_processes_is_told_once(data: Path, weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text("{}")
+    source = DataSource(data=str(data))
+    ours, theirs = in_two(tmp_path / "ends", lambda _: tuned(SHORT, str(weights), source, tmp_path))
+    assert isinstance(ours, OutputError)
+    assert "holds report.json of a run already" in str(ours)
+    assert theirs == repr(SystemExit(OutputError.exit_code))
 
 
 def test_missing_data_leave_no_folder_behind(weights: Path, tmp_path: Path) -> None:
@@ -332,8 +363,8 @@ def test_a_name_of_the_registry_brings_its_licence(weights: Path, monkeypatch) -
     [(27.0, None, False), (26.95, None, False), (26.8, None, True), (27.0, 0.305, False), (28.0, 0.32, True)],
 )
 def test_what_people_would_see_as_worse(psnr: float, lpips: float | None, worse: bool) -> None:
-    before = ValidRow(1, 27.0, 0.8, None if lpips is None else 0.3)
-    assert FinetuneRow("sanity", before, before, ValidRow(1, psnr, 0.8, lpips)).worse is worse
+    before = valid_row(1, 27.0, 0.8, None if lpips is None else 0.3)
+    assert FinetuneRow("sanity", before, before, valid_row(1, psnr, 0.8, lpips)).worse is worse
 
 
 def test_the_defaults_dream_and_average_and_are_gentler_than_training_anew() -> None:
@@ -341,6 +372,51 @@ def test_the_defaults_dream_and_average_and_are_gentler_than_training_anew() -> 
     assert FINETUNE.ema_halflife_steps > 0
     assert FINETUNE.learning_rate < TrainConfig().learning_rate
     assert FINETUNE.base_steps == 0
+
+
+# --- pictures of one's own to measure on ------------------------------------------------------------------------------
+
+
+def test_pictures_to_measure_on_can_be_given(data: Path, weights: Path, tmp_path: Path) -> None:
+    others = write_pictures(tmp_path / "others", 5)
+    report = tuned(
+        replace(TINY, max_steps=30), str(weights), DataSource(data=str(data)), tmp_path / "run", valid=others
+    )
+    assert report.held_out == ("000.png", "001.png", "002.png")  # valid_limit
+    assert report.told == f"3 pictures in {others} are measured on"
+    assert {row.pictures for row in report.rows} == {"held-out", "sanity"}
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["photos"] == 12
+    last = [json.loads(line) for line in (tmp_path / "run" / "valid.jsonl").read_text().splitlines()][-1]
+    row = next(row for row in report.rows if row.pictures == "held-out")
+    assert last["rows"][0]["psnr_y"] == pytest.approx(row.after.figures[PSNR_Y])
+    assert not (tmp_path / "run" / "held-out").exists()
+
+
+def test_given_pictures_that_lie_among_the_others_are_not_trained_on(data: Path, weights: Path, tmp_path: Path) -> None:
+    mine = write_pictures(tmp_path / "mine", 4)
+    write_pictures(mine / "measured", 5)
+    held = held_out_by_user(mine / "measured", DataSource(data=str(mine)), TINY)
+    assert held.left_out == {f"measured/00{number}.png" for number in range(5)}
+    assert held.told.endswith("; 5 that lie there are left out of training")
+    assert held_out_by_user(mine / "measured", DataSource(data=str(data)), TINY).left_out == set()
+    tuned(SHORT, str(weights), DataSource(data=str(mine)), tmp_path / "run", valid=mine / "measured")
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["photos"] == 4
+
+
+def test_given_pictures_serve_pairs_and_streams_too(tmp_path: Path) -> None:
+    source, others = write_pairs(tmp_path, 4), write_pictures(tmp_path / "others", 2)
+    assert held_out_by_user(others, source, TINY).names == ("000.png", "001.png")
+    assert source.hr is not None
+    assert held_out_by_user(source.hr, source, TINY).left_out == {f"00{number}.png" for number in range(4)}
+    assert len(held_out_by_user(others, DataSource(data="hub:user/name"), TINY).examples) == 2
+
+
+def test_a_folder_and_a_share_cannot_both_be_asked_for(data: Path, weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="choose one"):
+        tuned(SHORT, str(weights), DataSource(data=str(data)), tmp_path / "run", valid=data, share=0.1)
+    with pytest.raises(DataError, match="no such folder"):
+        tuned(SHORT, str(weights), DataSource(data=str(data)), tmp_path / "run", valid=tmp_path / "nowhere")
+    assert not (tmp_path / "run").exists()
 
 
 # --- what is held out -------------------------------------------------------------------------------------------------

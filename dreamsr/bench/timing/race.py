@@ -4,27 +4,22 @@ hits all alike; ratios to the first weights, and to bare convolutions."""
 from __future__ import annotations
 
 import statistics
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from dreamsr.bench.methods import CPU, Command, Interpolation, Method, Produced, Variant, filled
-from dreamsr.bench.speed import Speed, Spread, spread
+from dreamsr.bench.methods import CPU, Command, Interpolation, Method, Produced, Variant, run_tool
 from dreamsr.bench.sweep import OnSweepProgress, SweepProgress
+from dreamsr.bench.timing.speed import Speed, Spread, spread
 from dreamsr.bench.weights import WeightsMethod
 from dreamsr.core import pixels as px
 from dreamsr.core.pixels import Pixels
 from dreamsr.errors import DataError
-from dreamsr.measure.cost import Cost, measured, run_command
+from dreamsr.measure.cost import Cost, measured
 from dreamsr.measure.flops import BareStack, arithmetic_of
-from dreamsr.pictures.picture import Picture
-from dreamsr.pictures.write import write_picture
-from dreamsr.processes import users_environment
 
 ROUNDS = 5
 OWN_TIMEOUT_S = 3600.0
@@ -115,7 +110,9 @@ class Race:
         kept = runs if counts else Runs()
         try:
             if rival.template is not None and (counts or side == min(self.lows)):
-                kept.cold.append(command_cost(rival.template, low, self.scale, timeout_s=rival.timeout_s))
+                name = rival.method.name
+                _, cost = run_tool(rival.template, low, self.scale, timeout_s=rival.timeout_s, name=name)
+                kept.cold.append(cost)
             if rival.warm is not None:
                 with measured(rival.device) as cost:
                     kept.evaluations = rival.warm(low).evaluations
@@ -179,18 +176,6 @@ def speed(
     finally:
         for method in methods:
             method.release()
-
-
-def command_cost(template: str, low: Pixels, scale: int, *, timeout_s: float) -> Cost:
-    """What a command line with {input}, {output} and {scale} costs on one picture. Raises DataError if it fails."""
-    with tempfile.TemporaryDirectory(prefix="dreamsr-bench-") as folder:
-        source, result = Path(folder, "low.png"), Path(folder, "large.png")
-        write_picture(source, Picture(low))
-        words = filled(template, {"{input}": str(source), "{output}": str(result), "{scale}": str(scale)})
-        cost = run_command(words, timeout_s=timeout_s, environment=users_environment())
-        if not result.exists():
-            raise DataError(f"{words[0]} wrote no {{output}}; it must write a picture there")
-        return cost
 
 
 def drawn_sample(side_px: int) -> Sample:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dreamsr.pictures.folders import Source, find_sources, identity
+from dreamsr.folders import Source, find_sources, identity
 
 
 @pytest.fixture
