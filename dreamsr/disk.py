@@ -4,11 +4,13 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import platform
 import re
 import secrets
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,20 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number)
     except RecursionError as error:
         raise ValueError(str(error)) from None
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """Strict JSON, plain ASCII: what is infinite or no number becomes the text "inf", "-inf" or "nan"."""
+    return json.dumps(plain(value), indent=indent, allow_nan=False)
+
+
+def plain(value: Any) -> Any:
+    """`value` with everything in it as strict JSON can hold it."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def bench(
     with threads(request.threads):
         datasets = open_all(request)
         methods, pairs = methods_of(request, on_notice)
-        perceptual = Perceptual(request.lpips)
+        perceptual = Perceptual(request.lpips if request.data else ())
         if perceptual.missing:
             on_notice(perceptual.missing)
         work = work or default_folder()
@@ -235,7 +235,10 @@ def _report(
         summary=report.summary(sweep.results),
         differences=report.differences(sweep.results, pairs),
         speed=timings,
-        failures=sweep.failures,
+        failures=[
+            *sweep.failures,
+            *(Failure(f"{one.low_px} px", one.method, one.failure) for one in timings if one.failure),
+        ],
         hints=report.hints_of(sweep.results),
         results=sweep.results,
         datasets=sweep.datasets,

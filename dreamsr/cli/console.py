@@ -6,7 +6,6 @@ texts literally (file names may hold brackets). Bars are drawn on terminals only
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -14,6 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from dreamsr.cli.spelling import as_typed
+from dreamsr.disk import json_text
 from dreamsr.errors import OutputError
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def say(text: str) -> None:
 def say_json(value: Mapping[str, Any]) -> None:
     """One JSON object on one line of stdout, plain ASCII, in one write and flushed at once. Raises OutputError."""
     with on_stdout():
-        sys.stdout.write(json.dumps(value) + "\n")
+        sys.stdout.write(json_text(value) + "\n")
 
 
 def table(

@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from dreamsr.core import resize
 from dreamsr.core.pixels import Pixels
+from dreamsr.core.resize import to_grey_levels
 
 PEAK = 255.0
 LUMA_WEIGHTS = (65.481, 128.553, 24.966)
@@ -39,11 +40,6 @@ def planes(pixels: NDArray[np.uint8]) -> Tensor:
 def as_pixels(image: Tensor) -> NDArray[np.uint8]:
     """[3,H,W] on 0..255 -> [H,W,3] uint8, clipped; halves round up as MATLAB's `uint8` does."""
     return to_grey_levels(image).permute(1, 2, 0).to(torch.uint8).contiguous().numpy()
-
-
-def to_grey_levels(image: Tensor) -> Tensor:
-    """Clipped and rounded to the 256 values of an 8-bit file, same shape and dtype; halves round up."""
-    return (image.clamp(0, PEAK) + 0.5).floor()
 
 
 def luma(image: Tensor) -> Tensor:
@@ -106,7 +102,7 @@ def low_psnr(image: Tensor, low: Tensor, scale: int) -> float:
 
     image: [3,s*h,s*w]; low: [3,h,w]. Tells whether details were added to the small image or against it.
     """
-    return psnr(to_grey_levels(resize.shrink(image, scale)), low)
+    return psnr(resize.shrink_8_bit(image, scale), low)
 
 
 def colour_error(image: Tensor, truth: Tensor, block_px: int = COLOUR_BLOCK_PX) -> float:

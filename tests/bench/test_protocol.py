@@ -59,7 +59,7 @@ def test_truth_is_cut_at_the_top_left_and_the_small_image_is_its_scale_th(tmp_pa
     height, width = 67 // scale * scale, 53 // scale * scale
     assert np.array_equal(item.truth, pixels[:height, :width])
     assert item.low.shape == (height // scale, width // scale, 3)
-    expected = metrics.as_pixels(resize.shrink(metrics.planes(item.truth), scale))
+    expected = metrics.as_pixels(resize.shrink_8_bit(metrics.planes(item.truth), scale))
     assert np.array_equal(item.low, expected)
 
 
@@ -146,7 +146,7 @@ def test_degradations_are_parsed_and_repeat_by_seed_and_number() -> None:
     other = parse_degradation("noise-10", seed=4).apply(truth, 4, 0)
     assert not np.array_equal(parse_degradation("noise-10", seed=3).apply(truth, 4, 0), other)
     plain = parse_degradation("bicubic")
-    assert np.array_equal(plain.apply(truth, 4, 0), metrics.as_pixels(resize.shrink(truth, 4)))
+    assert np.array_equal(plain.apply(truth, 4, 0), metrics.as_pixels(resize.shrink_8_bit(truth, 4)))
 
 
 @pytest.mark.parametrize("text", ["", "blur", "noise-", "jpeg-0", "jpeg-101", "blur-1+blur-2", "blur--1", "noise-1e9"])

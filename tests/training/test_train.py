@@ -338,8 +338,15 @@ def test_drawn_pictures_are_told_and_their_fonts_kept(data, tmp_path):
 def test_what_cannot_be_used_is_told_and_bad_data_met_later_ends_the_run_in_one_line(tmp_path, monkeypatch):
     source = draw_pictures(tmp_path / "data")
     (tmp_path / "data" / "bad.png").write_bytes(b"no picture")
-    heard = []
-    run(replace(TINY, max_steps=1), source, tmp_path / "run", on_notice=heard.append)
+    heard, looked = [], []
+    run(
+        replace(TINY, max_steps=1),
+        source,
+        tmp_path / "run",
+        on_notice=heard.append,
+        on_scan=lambda *now: looked.append(now),
+    )
+    assert looked == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert heard[0] == f"3 photos in {source.data}"
     assert any(notice.startswith("not used: ") and "bad.png" in notice for notice in heard)
     monkeypatch.setattr(loader.Batches, "_one", lambda *_: (_ for _ in ()).throw(DataError("0.png: it is gone")))

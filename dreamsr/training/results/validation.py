@@ -19,7 +19,7 @@ import torch
 from dreamsr.core import resize
 from dreamsr.core.denoiser import Denoiser, evaluating
 from dreamsr.core.noise import seed_of
-from dreamsr.core.pixels import Pixels, from_tensor, to_tensor
+from dreamsr.core.pixels import Pixels
 from dreamsr.data.scan import pictures_below
 from dreamsr.disk import ensure_folder, write_bytes_atomically
 from dreamsr.errors import ConfigError, DataError, ImageError, printable
@@ -231,14 +231,14 @@ def _degraded(truth: Pixels, config: TrainConfig, number: int) -> Pixels:
     """[s*h,s*w,3] -> [h,w,3] uint8."""
     scale = config.model.scale
     if config.degradation == "bicubic":
-        return from_tensor(resize.shrink(to_tensor(truth), scale))
+        return metrics.as_pixels(resize.shrink_8_bit(metrics.planes(truth), scale))
     from dreamsr.data.degradation import degrade_photo
 
     return degrade_photo(np.ascontiguousarray(truth), scale=scale, config=config.photo, seed=seed_of(number))
 
 
 def _bicubic(low: Pixels, scale: int) -> Pixels:
-    return from_tensor(resize.enlarge(to_tensor(low), scale))
+    return metrics.as_pixels(resize.enlarge_8_bit(metrics.planes(low), scale))
 
 
 def _enlarged(denoiser: Denoiser, low: Pixels, *, scale: int, steps: int, seed: int) -> Pixels:
