@@ -9,8 +9,10 @@ import os
 import platform
 import re
 import secrets
+import shutil
 import stat
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,34 @@ def remove_stale_temps(folder: Path | str) -> int:
                     Path(entry.path).unlink()
                     removed += 1
     return removed
+
+
+@contextlib.contextmanager
+def private_folder(kind: str) -> Iterator[Path]:
+    """A new folder for temporary files that no other user can enter; with all in it, it is gone at the end.
+
+    First, what killed processes of this host left of the same `kind` is removed; those of Windows stay. Raises
+    OutputError.
+    """
+    place = Path(os.path.realpath(tempfile.gettempdir()))
+    _remove_folders_of_the_dead(place, kind)
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f"{kind}-{_host()}-{os.getpid()}-", dir=place))
+    except OSError as error:
+        raise OutputError(f"{printable(place)}: no folder can be made there ({error.strerror}); set TMPDIR") from None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_folders_of_the_dead(place: Path, kind: str) -> None:
+    name = re.compile(rf"{re.escape(kind)}-(?P<host>[0-9a-f]{{8}})-(?P<pid>[0-9]{{1,10}})-\w{{8}}", re.ASCII)
+    with contextlib.suppress(OSError):
+        for entry in list(os.scandir(place)):
+            match = name.fullmatch(entry.name)
+            if match is not None and match["host"] == _host() and not _is_alive(int(match["pid"])):
+                shutil.rmtree(entry.path, ignore_errors=True)  # which follows no links
 
 
 def cache_folder() -> Path:

@@ -23,7 +23,7 @@ from dreamsr.cli.bench import bench
 from dreamsr.cli.doctor import doctor
 from dreamsr.cli.finetune import finetune
 from dreamsr.cli.habits import hint, with_command
-from dreamsr.cli.helping import CarefulCommand, CarefulGroup
+from dreamsr.cli.serve import serve
 from dreamsr.cli.study import study
 from dreamsr.cli.train import train
 from dreamsr.cli.upscale import upscale
@@ -36,7 +36,7 @@ RANK_0_SPEAKS_SECONDS = 2.0
 
 app = typer.Typer(
     name="dreamsr",
-    cls=CarefulGroup,
+    cls=console.CarefulGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -59,14 +59,15 @@ def _root(
 
 
 app.command()(upscale)
+app.command()(serve)
 app.command()(train)
 app.command()(finetune)
 app.command()(bench)
 app.command()(study)
 app.command()(doctor)
-app.add_typer(weights_app, name="weights", cls=CarefulGroup)
+app.add_typer(weights_app, name="weights", cls=console.CarefulGroup)
 for command in (*app.registered_commands, *weights_app.registered_commands):
-    command.cls = CarefulCommand
+    command.cls = console.CarefulCommand
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

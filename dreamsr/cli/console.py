@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from typer.core import TyperCommand, TyperGroup
+
 from dreamsr.cli.spelling import as_typed
 from dreamsr.disk import json_text
 from dreamsr.errors import OutputError
@@ -122,6 +124,22 @@ def table(
     # A pipe has no width: rich would assume 80 columns and cut the cells.
     with on_stdout():
         console.print(drawn, width=None if console.is_terminal else 10_000, no_wrap=not console.is_terminal)
+
+
+class CarefulCommand(TyperCommand):
+    """A command whose help is written to stdout, or OutputError says why not."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        with on_stdout():
+            super().format_help(ctx, formatter)
+
+
+class CarefulGroup(TyperGroup):
+    """The same for a command of commands."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        with on_stdout():
+            super().format_help(ctx, formatter)
 
 
 @contextmanager
