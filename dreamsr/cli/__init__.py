@@ -7,6 +7,8 @@ Heavy libraries are imported inside the commands, so that `--help` is quick.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 import time
@@ -74,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     DREAMSR_TRACEBACK=1 lets every exception through, for bug reports.
     """
     wait_passively()
+    _collect_less()
     _occupy_descriptors()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -93,6 +96,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if code == BROKEN_PIPE:
         _silence_stdout()
     return code
+
+
+def _collect_less() -> None:
+    """Look for garbage after 50,000 new objects instead of 700, and not at the end, when all memory is given back.
+
+    Loading torch makes a million objects that stay: looking through them takes half a second of a short command.
+    """
+    gc.set_threshold(50_000, 20, 20)
+    atexit.register(gc.freeze)
 
 
 def _occupy_descriptors() -> None:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import groupby
 
 import numpy as np
 import torch
@@ -103,15 +102,15 @@ class TiledRun:
         field = NoiseField(self.seed)
         places = tiles(height, width, scale=self.scale, tile=self.tile)
         results = ((tile, self._result(tile, image, field)) for tile in places)
-        patches = blend(results, height, width, scale=self.scale)
-        for top, patches_of_row in groupby(patches, key=lambda patch: patch.top):
-            parts = []
-            for patch in patches_of_row:
-                inside = patch.pixels[:, : tall - top, : wide - patch.left]
-                # A grey picture has no hue to weigh: the mean of the channels, not their luminance.
-                pixels = inside if channels == 3 else inside.mean(dim=0, keepdim=True)
-                parts.append(px.from_tensor(pixels, image.dtype.type))
-            yield top, np.concatenate(parts, axis=1)
+        parts: list[Pixels] = []
+        for patch in blend(results, height, width, scale=self.scale):
+            inside = patch.pixels[:, : tall - patch.top, : wide - patch.left]
+            # A grey picture has no hue to weigh: the mean of the channels, not their luminance.
+            pixels = inside if channels == 3 else inside.mean(dim=0, keepdim=True)
+            parts.append(px.from_tensor(pixels, image.dtype.type))
+            if patch.left + patch.pixels.shape[2] == self.scale * width:
+                yield patch.top, np.concatenate(parts, axis=1)
+                parts = []
 
     def _result(self, tile: Tile, image: Pixels, field: NoiseField) -> Tensor:
         """What becomes of one tile, [3,s*h,s*w]; where it is flat as it is, without the net."""
