@@ -175,7 +175,7 @@ Device = Annotated[
         rich_help_panel=MACHINE,
     ),
 ]
-Precision = Annotated[str, typer.Option(metavar="NAME", help="auto, bf16 or fp32.", rich_help_panel=MACHINE)]
+Precision = Annotated[str, typer.Option(metavar="NAME", help="auto, bf16, fp16 or fp32.", rich_help_panel=MACHINE)]
 Tile = Annotated[
     str,
     typer.Option(
@@ -336,7 +336,7 @@ def _check_streams(request: UpscaleRequest, *, as_json: bool) -> None:
 
 
 def _upscaler(
-    weights: str, device: str, precision: Literal["auto", "bf16", "fp32"], denoise: float, report: UpscaleReport
+    weights: str, device: str, precision: Literal["auto", "bf16", "fp16", "fp32"], denoise: float, report: UpscaleReport
 ) -> Upscaler:
     from dreamsr.processes import local_device
     from dreamsr.upscaling.upscaler import Upscaler

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dreamsr.core.device import choose_compute
+from dreamsr.core.device import Precision, choose_compute
 from dreamsr.core.model import build_denoiser
 from dreamsr.core.pixels import Pixels
 from dreamsr.errors import UsageError, WeightsError
-from dreamsr.measure.memory import automatic_tile_px, require_room
+from dreamsr.measure.memory import automatic_batch_px, automatic_tile_px, require_room
 from dreamsr.pictures.lanczos import resized
 from dreamsr.pictures.picture import Picture
 from dreamsr.upscaling.bleed import bleed, enlarged_alpha
@@ -58,9 +58,9 @@ class Upscaler:
     """Weights kept loaded for many pictures; call it like a function.
 
     weights: a name, a file, a run folder or a Hub reference. device: auto, cuda, cuda:1, mps or cpu.
-    precision: bf16 or fp32, auto for bf16 where the hardware computes it. denoise: 1 repairs as the weights learnt to,
-    0 leaves noise and blocks as they are, for weights that have a partner. on_notice hears what is fetched, on_download
-    the bytes that have arrived and all bytes.
+    precision: bf16, fp16 or fp32, auto for bf16 where the hardware computes it. denoise: 1 repairs as the weights
+    learnt to, 0 leaves noise and blocks as they are, for weights that have a partner. on_notice hears what is fetched,
+    on_download the bytes that have arrived and all bytes.
     Raises WeightsError, DownloadError, DeviceError, and UsageError for an impossible `denoise`.
     """
 
@@ -69,7 +69,7 @@ class Upscaler:
         weights: str | Path = DEFAULT_WEIGHTS,
         device: str = "auto",
         *,
-        precision: Literal["auto", "bf16", "fp32"] = "auto",
+        precision: Precision = "auto",
         denoise: float = 1.0,
         on_notice: Callable[[str], None] | None = None,
         on_download: Callable[[int, int], None] | None = None,
@@ -179,6 +179,9 @@ class Upscaler:
         require_room(height, width, pixels.shape[2] * pixels.itemsize)
         steps = self._steps(settings)
         tile = settings.tile_px or automatic_tile_px(self.compute.device, scale=self.scale)
+        batch_px = automatic_batch_px(self.compute.device, scale=self.scale)
+        if settings.tile_px is not None:  # which says how much memory to take
+            batch_px = min(batch_px, tile**2)
         passes = plan_passes(from_height, from_width, height, width, self.scale, continuous=self.continuous)
         fitted = len(passes) > 1 and not self.continuous  # resized before the last net, not after it
         counter = Counter(passes, steps, tile, on_progress)
@@ -186,9 +189,9 @@ class Upscaler:
         for number, one in enumerate(passes):
             if fitted and number == len(passes) - 1:
                 image = fit(image, one, height, width)
-            image = TiledRun(self.denoiser, one.scale, settings, settings.seed + number, steps, tile, counter.tick)(
-                image
-            )
+            seed = settings.seed + number
+            run = TiledRun(self.denoiser, one.scale, settings, seed, steps, tile, counter.tick, batch_px)
+            image = run(image)
         return image[:height, :width] if fitted else _completed(image, passes[-1], height, width)
 
     def _steps(self, settings: Settings) -> int:
