@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from typing import NamedTuple, TypeVar
@@ -54,8 +54,8 @@ def noise_of(parts: list[Part], scale: Fraction | int, field: NoiseField) -> Noi
     return lambda step: start if step == 0 else at(step)
 
 
-def ahead(items: Iterable[Item]) -> Iterator[Item]:
-    """The same items; each is made in a thread while the one before it is used."""
+def ahead(items: Iterable[Item]) -> Generator[Item, None, None]:
+    """The same items; each is made in a thread while the one before it is used. To be closed."""
     iterator, end = iter(items), object()
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, iterator, end)

@@ -130,9 +130,12 @@ class TiledRun:
         if not self.denoiser.compute.is_beside_the_cpu:
             yield from self._computed(work)
             return
-        for result in ahead(replace(self, on_evaluation=lambda: None)._computed(ahead(work))):
-            self._tell_of_a_tile()
-            yield result
+        quiet = replace(self, on_evaluation=lambda: None)
+        # Both end here and not where they are forgotten: their threads cannot wait for themselves.
+        with contextlib.closing(ahead(work)) as ready, contextlib.closing(ahead(quiet._computed(ready))) as results:
+            for result in results:
+                self._tell_of_a_tile()
+                yield result
 
     def _parts(self, image: Pixels) -> Iterator[Part]:
         height, width = image.shape[:2]

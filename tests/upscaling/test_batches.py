@@ -116,7 +116,7 @@ def test_what_is_no_number_in_a_batch_is_never_returned(
 
 def test_half_precision_is_near_float32(tiny_upscaler: Upscaler) -> None:
     full, half = (
-        run_of(tiny_upscaler, Compute(CPU, dtype, "a test"), 0, [])(picture()).astype(int)
+        run_of(tiny_upscaler, Compute(CPU, dtype, "a test"), 0, [])(picture()[-24:, -24:]).astype(int)
         for dtype in (torch.float32, torch.float16)
     )
     assert 0 < np.abs(full - half).mean() < 1
