@@ -3,7 +3,7 @@
     import dreamsr
 
     large = dreamsr.upscale("photo.jpg", scale=4)              # a path or PIL image gives a PIL image
-    upscaler = dreamsr.Upscaler("photo-x4", device="auto")     # weights stay loaded for many pictures
+    upscaler = dreamsr.Upscaler(device="auto")                 # weights stay loaded for many pictures
     model = dreamsr.HubModel.from_pretrained("user/mine-x4")     # a torch module with the Hub's methods
     larger = upscaler(array, scale=2.5, steps=8, seed=1)       # an array gives an array, a tensor a tensor
 

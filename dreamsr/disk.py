@@ -90,6 +90,12 @@ def remove_stale_temps(folder: Path | str) -> int:
     return removed
 
 
+def cache_folder() -> Path:
+    """`dreamsr` in the user's folder for what can be made again (XDG_CACHE_HOME); it need not exist."""
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "dreamsr"
+
+
 def ensure_folder(folder: Path, *, advice: str = "") -> None:
     """Make `folder` and those above it where they are missing. Raises OutputError, which ends in `advice`."""
     try:

@@ -45,18 +45,25 @@ class Problem:
 
 
 def find_sources(
-    names: Sequence[str], *, recursive: bool, on_left_out: Callable[[str], None] | None = None
+    names: Sequence[str],
+    *,
+    recursive: bool,
+    on_left_out: Callable[[str], None] | None = None,
+    on_found: Callable[[], None] = lambda: None,
 ) -> tuple[list[Source], list[Problem]]:
     """The pictures meant by `names`, each once, in the order given (folders in the order of their names).
 
     Folders give the files in them whose endings are known, with `recursive` also those below. A name that does
     not exist and holds `*`, `?` or `[` is expanded here, for shells that do not. `on_left_out` hears the kind of each
-    thing in a folder that is not taken.
+    thing in a folder that is not taken, `on_found` of each that is.
     """
     sources: list[Source] = []
     problems: list[Problem] = []
     for name in names:
-        found = list(_expanded(name, recursive, on_left_out or (lambda _: None)))
+        found = []
+        for source in _expanded(name, recursive, on_left_out or (lambda _: None)):
+            found.append(source)
+            on_found()
         if not found:
             problems.append(_nothing_in(name, recursive))
         sources += found

@@ -43,6 +43,14 @@ def write_tiny_weights(path: Path, config: ModelConfig = TINY) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def own_speeds(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this test's runs note their speed: what is expected must not depend on other runs."""
+    file = tmp_path_factory.mktemp("cache") / "speeds.json"
+    monkeypatch.setattr("dreamsr.upscaling.forecast.speeds_file", lambda: file)
+    return file
+
+
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A weights file of a x4 refiner with random parameters; enlarges 64x64 in a few milliseconds per step."""

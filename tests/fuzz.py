@@ -72,6 +72,7 @@ class StandIn:
         settings: object,  # noqa: ARG002 - as an Upscaler has them
         *,
         on_progress: object = None,  # noqa: ARG002
+        on_choice: object = None,  # noqa: ARG002
     ) -> Picture:
         """A picture of height x width, as `Upscaler.enlarge_picture` gives it."""
         if height * width > 16 * MAX_PIXELS:

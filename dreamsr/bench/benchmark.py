@@ -2,114 +2,89 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from dreamsr.bench import report
-from dreamsr.bench.calibration import calibration, weights_facts
+from dreamsr.bench.calibration import Calibration, calibration
 from dreamsr.bench.dataset import Dataset, open_datasets
 from dreamsr.bench.methods import Command, Interpolation, Method, Outputs
 from dreamsr.bench.places import Read, require_pictures, weights_files
 from dreamsr.bench.protocol import choose_protocol
+from dreamsr.bench.request import BenchRequest, ablation
 from dreamsr.bench.store import Store, default_folder
-from dreamsr.bench.sweep import OnSweepProgress, Result, Sweep
+from dreamsr.bench.sweep import Failure, OnSweepProgress, Result, Sweep
 from dreamsr.bench.timing.race import Sample, drawn_sample, speed
 from dreamsr.bench.timing.speed import Speed
-from dreamsr.bench.weights import WeightsMethod, weights_name
+from dreamsr.bench.weights import WeightsFacts, WeightsMethod, weights_name
 from dreamsr.core.device import choose_compute
 from dreamsr.data.shrinking import Degradation, parse_degradation
-from dreamsr.errors import ConfigError, UsageError, printable
+from dreamsr.errors import UsageError, printable
 from dreamsr.measure.lpips import Perceptual
 from dreamsr.measure.machine import environment
 from dreamsr.outputs import require_folder
-from dreamsr.upscaling.upscaler import DEFAULT_WEIGHTS
+from dreamsr.weights.registry import automatic_weights
 
 FORMAT = "dreamsr-bench-1"
-FEWEST_SEEDS, MOST_SEEDS = 1, 100
 OnNotice = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class BenchRequest:
-    """One benchmark in full; JSON values only, so that a report can be run again from itself.
-
-    weights: NAME=REF or REF. steps: empty for what each of the weights recommends. seeds: how many, from
-    `first_seed` on. ablation: two training runs to compare in pairs. outputs, commands: (name, folder) and
-    (name, command line) of other tools. tile_px: fixed, since tiling chosen by free memory would change figures.
-    """
-
-    data: tuple[str, ...]
-    low: tuple[str, ...] = ()
-    weights: tuple[str, ...] = ()
-    ablation: tuple[str, ...] = ()
-    steps: tuple[int, ...] = ()
-    seeds: int = 1
-    first_seed: int = 0
-    stochasticity: tuple[float, ...] = (0.0,)
-    fidelity: float = 0.0
-    match: bool = True
-    outputs: tuple[tuple[str, str], ...] = ()
-    commands: tuple[tuple[str, str], ...] = ()
-    command_timeout_s: float = 3600.0
-    protocol: str = "standard"
-    degradation: str = "bicubic"
-    degradation_seed: int = 0
-    scale: int = 4
-    square_px: int = 512
-    limit: int | None = None
-    lpips: tuple[str, ...] = ("alex",)
-    device: str = "auto"
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    threads: int | None = None
-    tile_px: int = 512
-    speed: bool = False
-    speed_px: tuple[int, ...] = (128, 256, 512)
-
-    def __post_init__(self) -> None:
-        _require(bool(self.data) or self.speed, "DATA", "nothing", "one or more folders with large pictures")
-        _require(all(16 <= n <= 8192 for n in self.speed_px), "`speed_px`", self.speed_px, "16..8192 each")
-        _require(bool(self.speed_px), "`speed_px`", "empty", "one or more numbers of pixels")
-        _require(2 <= self.scale <= 16, "`scale`", self.scale, "2..16")
-        _require(FEWEST_SEEDS <= self.seeds <= MOST_SEEDS, "`seeds`", self.seeds, f"{FEWEST_SEEDS}..{MOST_SEEDS}")
-        _require(self.first_seed >= 0, "`first_seed`", self.first_seed, "0 or more")
-        _require(all(s >= 1 for s in self.steps), "`steps`", self.steps, "1 or more each")
-        _require(len(set(self.steps)) == len(self.steps), "`steps`", self.steps, "different from each other")
-        _require(bool(self.stochasticity), "`stochasticity`", "empty", "one or more numbers in 0..1")
-        _require(all(0 <= s <= 1 for s in self.stochasticity), "`stochasticity`", self.stochasticity, "in 0..1 each")
-        _require(len(self.ablation) in (0, 2), "`ablation`", self.ablation, "two training runs")
-        _require(self.limit is None or self.limit >= 1, "`limit`", self.limit, "1 or more")
-        _require(self.threads is None or self.threads >= 1, "`threads`", self.threads, "1 or more")
-        _require(self.command_timeout_s > 0, "`command_timeout_s`", self.command_timeout_s, "above 0")
-        plain_y = self.protocol != "y-channel" or (not self.low and self.degradation == "bicubic")
-        _require(plain_y, "`protocol`", "y-channel", "without `low` and `degradation`: it shrinks luma by itself")
-
-
-@dataclass(frozen=True)
 class Report:
-    """`data` is what the JSON holds; `results` are the single images, with their crops, for CSV and pictures.
+    """All that was found. `results` are the single images, with their crops; `data` is what the JSON holds."""
 
-    `summary`, `differences` and `speed` are in `data`, too.
-    """
-
-    data: Mapping[str, Any]
-    results: Sequence[Result]
-    datasets: Sequence[Dataset]
+    request: BenchRequest
+    command_line: str
+    protocol: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    weights: Sequence[WeightsFacts]
+    ablation: Mapping[str, Any] | None
+    sets: Sequence[report.SetFacts]
+    calibration: Sequence[Calibration]
     summary: Sequence[report.Summary]
     differences: Sequence[report.Compared]
     speed: Sequence[Speed]
+    failures: Sequence[Failure]
+    hints: Sequence[report.Hint]
+    results: Sequence[Result]
+    datasets: Sequence[Dataset]
 
     @property
     def failed(self) -> bool:
         """Whether some method could not finish."""
-        return bool(self.data["failures"])
+        return bool(self.failures)
+
+    @cached_property
+    def data(self) -> Mapping[str, Any]:
+        """As JSON values, but that infinite figures are numbers."""
+        return {
+            "format": FORMAT,
+            "protocol": self.protocol,
+            "environment": self.environment,
+            "command_line": self.command_line,
+            "request": asdict(self.request),
+            "weights": _as_dicts(self.weights),
+            "ablation": self.ablation,
+            "datasets": _as_dicts(self.sets),
+            "calibration": _as_dicts(self.calibration),
+            "rows": report.rows(self.results),
+            "summary": _as_dicts(self.summary),
+            "differences": _as_dicts(self.differences),
+            "speed": [one.flat() for one in self.speed],
+            "failures": _as_dicts(self.failures),
+            "hints": _as_dicts(self.hints),
+            "images": report.image_rows(self.results),
+        }
+
+
+def _as_dicts(entries: Sequence[Any]) -> list[dict[str, Any]]:
+    return [asdict(entry) for entry in entries]
 
 
 def bench(
@@ -130,7 +105,7 @@ def bench(
     with threads(request.threads):
         datasets = open_all(request)
         methods, pairs = methods_of(request, on_notice)
-        perceptual = Perceptual(request.lpips)
+        perceptual = Perceptual(request.lpips if request.data else ())
         if perceptual.missing:
             on_notice(perceptual.missing)
         work = work or default_folder()
@@ -142,8 +117,8 @@ def bench(
         sweep.run(on_progress)
         timings = _speed(request, methods, datasets, on_progress) if request.speed else []
         found = _report(request, command_line, sweep, pairs, timings)
-    for hint in found.data["hints"]:
-        on_notice(f"{hint['method']} on {hint['dataset']}: {hint['text']} ({hint['images']} images)")
+    for hint in found.hints:
+        on_notice(hint.words)
     return found
 
 
@@ -201,7 +176,8 @@ def methods_of(request: BenchRequest, on_notice: OnNotice) -> tuple[list[Method]
     """The competitors in the order of the tables, and the pairs whose difference is of interest."""
     references = [*request.weights, *request.ablation]
     if not references and not (request.data and (request.outputs or request.commands)):
-        references = [DEFAULT_WEIGHTS]
+        fitting = [entry.name for entry in automatic_weights() if entry.scale == request.scale]
+        references = [*fitting, automatic_weights()[-1].name][:1]
     models = [_weights(request, *weights_name(reference), on_notice) for reference in references]
     others: list[Method] = [Outputs(name, Path(folder)) for name, folder in request.outputs]
     others += [Command(name, template, request.command_timeout_s) for name, template in request.commands]
@@ -247,86 +223,27 @@ def _report(
     words = choose_protocol(request.protocol).words(
         scale=request.scale, degradation=_degradation(request), paired=bool(request.low), square_px=request.square_px
     )
-    summary, differences = report.summary(sweep.results), report.differences(sweep.results, pairs)
-    data = {
-        "format": FORMAT,
-        "protocol": words,
-        "environment": {**environment(compute), "lpips": _lpips_words(sweep.perceptual)},
-        "command_line": command_line,
-        "request": dataclasses.asdict(request),
-        "weights": [weights_facts(model) for model in models],
-        "ablation": ablation(request.ablation),
-        "datasets": [_dataset_facts(dataset, sweep.results) for dataset in sweep.datasets],
-        "calibration": calibration(sweep.datasets),
-        "rows": report.rows(sweep.results),
-        "summary": [dataclasses.asdict(entry) for entry in summary],
-        "differences": [dataclasses.asdict(entry) for entry in differences],
-        "speed": [one.flat() for one in timings],
-        "failures": [dataclasses.asdict(failure) for failure in sweep.failures],
-        "hints": _hints(sweep.results),
-        "images": report.image_rows(sweep.results),
-    }
-    return Report(data, sweep.results, sweep.datasets, summary, differences, timings)
+    return Report(
+        request=request,
+        command_line=command_line,
+        protocol=words,
+        environment={**environment(compute), "lpips": _lpips_words(sweep.perceptual)},
+        weights=[model.facts() for model in models],
+        ablation=ablation(request.ablation),
+        sets=[report.set_facts(dataset, sweep.results) for dataset in sweep.datasets],
+        calibration=calibration(sweep.datasets),
+        summary=report.summary(sweep.results),
+        differences=report.differences(sweep.results, pairs),
+        speed=timings,
+        failures=[
+            *sweep.failures,
+            *(Failure(f"{one.low_px} px", one.method, one.failure) for one in timings if one.failure),
+        ],
+        hints=report.hints_of(sweep.results),
+        results=sweep.results,
+        datasets=sweep.datasets,
+    )
 
 
 def _lpips_words(perceptual: Perceptual) -> str:
     return perceptual.missing or (", ".join(perceptual.nets) or "not asked for")
-
-
-def _dataset_facts(dataset: Dataset, results: Sequence[Result]) -> dict[str, Any]:
-    """Its fingerprint covers truth and small images as they were measured."""
-    own = {r.image: r for r in results if r.dataset == dataset.name}
-    digest = hashlib.sha256("".join(own[name].fingerprint for name in sorted(own)).encode())
-    return {
-        "name": dataset.name,
-        "folder": str(dataset.folder.resolve()),
-        "images": len(dataset),
-        "megapixels": sum(r.megapixels for r in own.values()),
-        "sha256": digest.hexdigest(),
-    }
-
-
-def _hints(results: Sequence[Result]) -> list[dict[str, Any]]:
-    counts: dict[tuple[str, str, str], int] = {}
-    for result in results:
-        for text in result.record.hints:
-            key = (result.dataset, result.method, text)
-            counts[key] = counts.get(key, 0) + 1
-    return [{"dataset": d, "method": m, "text": t, "images": n} for (d, m, t), n in counts.items()]
-
-
-def ablation(runs: Sequence[str]) -> dict[str, Any] | None:
-    """Two training runs and every setting in which their `config.json` differ; None where none were given."""
-    if not runs:
-        return None
-    settings = [_run_settings(Path(weights_name(run)[1])) for run in runs]
-    keys = sorted(set(settings[0]) | set(settings[1]))
-    differing = {key: [s.get(key) for s in settings] for key in keys if settings[0].get(key) != settings[1].get(key)}
-    return {
-        "runs": list(runs),
-        "differences": differing if all(settings) else "unknown: no config.json beside the weights",
-    }
-
-
-def _run_settings(run: Path) -> dict[str, Any]:
-    """Dotted names -> values of a run's training configuration; empty where there is none."""
-    path = (run if run.is_dir() else run.parent) / "config.json"
-    if not path.exists():
-        return {}
-    try:
-        return _flat(json.loads(path.read_text())["train"], "")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ConfigError(f"{path}: not a training run's configuration ({error})") from None
-
-
-def _flat(value: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, inner in value.items():
-        flat.update(_flat(inner, f"{prefix}{key}.") if isinstance(inner, dict) else {f"{prefix}{key}": inner})
-    return flat
-
-
-def _require(holds: bool, name: str, given: object, possible: str) -> None:
-    if not holds:
-        shown = ",".join(str(part) for part in given) if isinstance(given, tuple) else given
-        raise UsageError(f"{name} is {shown}, but it must be {possible}")

@@ -1,38 +1,47 @@
-"""The published figures that a benchmark checks itself against, and what it says of the weights it measures."""
+"""The published figures that a benchmark checks itself against, and how near it comes."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from dreamsr.bench.dataset import Dataset
 from dreamsr.bench.methods import Interpolation, Variant
 from dreamsr.bench.protocol import PROTOCOLS
 from dreamsr.bench.score import comparison
-from dreamsr.bench.weights import WeightsMethod
 from dreamsr.measure.metrics import PSNR_Y, SSIM_Y
 from dreamsr.measure.score import mean_of, score
 
 AGREES = {PSNR_Y: 0.005, SSIM_Y: 0.00005}
 """When rounded as published."""
-PUBLISHED = "published_"
 
 
-def weights_facts(method: WeightsMethod) -> dict[str, Any]:
-    """What a report says of one weights file."""
-    return {
-        "name": method.name,
-        "file": str(method.path),
-        "sha256": method.sha256,
-        "size_bytes": method.path.stat().st_size,
-        "steps": list(method.steps),
-        "device": str(method.compute.device),
-        "dtype": str(method.compute.dtype).removeprefix("torch."),
-    }
+@dataclass(frozen=True)
+class Calibration:
+    """Bicubic on a standard set by a protocol: ours, and as published."""
+
+    dataset: str
+    scale: int
+    protocol: str
+    psnr_y: float
+    ssim_y: float
+    published_psnr_y: float
+    published_ssim_y: float
+    agrees: bool
+
+    @property
+    def ours(self) -> str:
+        """Our figures in words."""
+        return f"{PSNR_Y.text(self.psnr_y)} / {SSIM_Y.text(self.ssim_y)}"
+
+    @property
+    def published(self) -> str:
+        """The published ones in words."""
+        return f"{PSNR_Y.text(self.published_psnr_y)} / {SSIM_Y.text(self.published_ssim_y)}"
 
 
-def calibration(datasets: Sequence[Dataset]) -> list[dict[str, Any]]:
+def calibration(datasets: Sequence[Dataset]) -> list[Calibration]:
     """Bicubic on standard sets by the `y-channel` protocol, beside the published figures.
 
     A ruler is checked against a known length before it measures: both are given, and whether they agree when
@@ -45,18 +54,9 @@ def calibration(datasets: Sequence[Dataset]) -> list[dict[str, Any]]:
             continue
         ours = published_way(dataset)
         pairs = zip(ours, published, AGREES.values(), strict=True)
-        found.append({
-            "dataset": dataset.name, "scale": dataset.scale, "protocol": "y-channel",
-            **{metric.key: value for metric, value in zip(AGREES, ours, strict=True)},
-            **{PUBLISHED + metric.key: value for metric, value in zip(AGREES, published, strict=True)},
-            "agrees": all(abs(a - b) <= within + 1e-9 for a, b, within in pairs),
-        })  # fmt: skip
+        agrees = all(abs(a - b) <= within + 1e-9 for a, b, within in pairs)
+        found.append(Calibration(dataset.name, dataset.scale, "y-channel", *ours, *published, agrees))
     return found
-
-
-def in_words(entry: Mapping[str, Any], prefix: str = "") -> str:
-    """PSNR-Y and SSIM-Y of a calibration, ours or with the prefix PUBLISHED those."""
-    return " / ".join(metric.text(entry[prefix + metric.key]) for metric in AGREES)
 
 
 def published_way(dataset: Dataset) -> tuple[float, float]:

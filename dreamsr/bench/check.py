@@ -11,8 +11,9 @@ from typing import Any, Literal, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from dreamsr.bench.benchmark import FORMAT, BenchRequest, OnNotice, Report, bench, read_by
+from dreamsr.bench.benchmark import FORMAT, OnNotice, Report, bench, read_by
 from dreamsr.bench.places import Places, require_places
+from dreamsr.bench.request import BenchRequest
 from dreamsr.bench.sweep import OnSweepProgress
 from dreamsr.disk import read_json
 from dreamsr.errors import DataError, UsageError, printable

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dreamsr.bench.protocol import KnownSet, Protocol, cut_truth, known_set
-from dreamsr.core.pixels import Pixels
+from dreamsr.core.pixels import Pixels, most_detailed
 from dreamsr.data.shrinking import Degradation
 from dreamsr.errors import DataError, ImageError
 from dreamsr.folders import ENDINGS
@@ -19,7 +19,6 @@ from dreamsr.pictures.picture import to_rgb_8_bit
 from dreamsr.pictures.read import read_picture
 
 CROP_PX = 96
-SEARCH_STEP_PX = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +77,7 @@ class Dataset:
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
         low = self._low(number, truth)
-        return Item(path.stem, truth, low, grey, sha256_of(truth, low), most_detailed(truth, self.scale))
+        return Item(path.stem, truth, low, grey, sha256_of(truth, low), shown_window(truth, self.scale))
 
     def _low(self, number: int, truth: Pixels) -> Pixels:
         if self.low_paths is None:
@@ -185,22 +184,11 @@ def sha256_of(*arrays: Pixels) -> str:
     return digest.hexdigest()
 
 
-def most_detailed(image: Pixels, border_px: int, side_px: int = CROP_PX) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of the window with the largest mean gradient of green, away from the border.
+def shown_window(image: Pixels, border_px: int, side_px: int = CROP_PX) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of the most detailed window away from the border.
 
     Chosen from the truth alone, so no method can be flattered by it.
     """
-    green = image[..., 1].astype(np.float64)
-    detail = np.abs(np.diff(green, axis=0, append=green[-1:])) + np.abs(np.diff(green, axis=1, append=green[:, -1:]))
-    height, width = (min(side_px, n - 2 * border_px) for n in green.shape)
-    total = np.pad(detail.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    tops = np.arange(border_px, green.shape[0] - border_px - height + 1, SEARCH_STEP_PX)
-    lefts = np.arange(border_px, green.shape[1] - border_px - width + 1, SEARCH_STEP_PX)
-    inside = (
-        total[tops[:, None] + height, lefts + width]
-        - total[tops[:, None], lefts + width]
-        - total[tops[:, None] + height, lefts]
-        + total[tops[:, None], lefts]
-    )
-    row, column = divmod(int(inside.argmax()), len(lefts))
-    return int(tops[row]), int(lefts[column]), height, width
+    height, width = (min(side_px, n - 2 * border_px) for n in image.shape[:2])
+    top, left = most_detailed(image, height, width, border_px=border_px)
+    return top, left, height, width

@@ -109,7 +109,7 @@ class Interpolation:
 
     def _pixels(self, low: Pixels, scale: int) -> Pixels:
         if self.name == "bicubic":
-            return metrics.as_pixels(resize.enlarge(metrics.planes(low), scale))
+            return metrics.as_pixels(resize.enlarge_8_bit(metrics.planes(low), scale))
         return resized(low, low.shape[0] * scale, low.shape[1] * scale)
 
     def release(self) -> None:

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from dreamsr.bench.benchmark import Report
-from dreamsr.bench.calibration import PUBLISHED, in_words
 from dreamsr.bench.dataset import Dataset
 from dreamsr.bench.plots import Plot
-from dreamsr.bench.report import Compared, number, plain
+from dreamsr.bench.report import Compared, SetFacts, number, plain
 from dreamsr.bench.stats import Estimate
 from dreamsr.bench.sweep import Result, png_base64
 from dreamsr.bench.timing.speed import COLUMNS, SPEED_NOTE, cells
@@ -26,7 +25,7 @@ PAGE = Path(__file__).with_suffix(".html")
 
 
 @dataclass(frozen=True)
-class Table:
+class Grid:
     """Headings, and rows of as many texts each."""
 
     columns: Sequence[str]
@@ -40,8 +39,8 @@ class Section:
     name: str
     note: str
     calibration: Sequence[str]
-    figures: Table
-    pairs: Table
+    figures: Grid
+    pairs: Grid
 
 
 @dataclass(frozen=True)
@@ -62,24 +61,26 @@ class CropRow:
 
 def page(report: Report, plots: Sequence[Plot]) -> bytes:
     """The whole page, UTF-8; nothing in it is fetched from elsewhere."""
-    data = report.data
-    names = ", ".join(d["name"] for d in data["datasets"]) or "speed"
+    names = ", ".join(one.name for one in report.sets) or "speed"
     text = template(PAGE).render(
-        title=f"dreamsr bench: {names} ×{data['protocol']['scale']}",
-        protocol=data["protocol"],
-        environment=data["environment"],
-        warnings=_warnings(data),
-        sections=[_section(report, dataset["name"]) for dataset in data["datasets"]],
-        speed=Table(COLUMNS, [cells(one) for one in report.speed]),
+        title=f"dreamsr bench: {names} ×{report.request.scale}",
+        protocol=report.protocol,
+        environment=report.environment,
+        warnings=_warnings(report),
+        sections=[_section(report, facts) for facts in report.sets],
+        speed=Grid(COLUMNS, [cells(one) for one in report.speed]),
         speed_note=SPEED_NOTE,
         plots=plots,
         crops=_crop_rows(report),
         crops_note="The most detailed place of each truth, chosen before any method ran, at twice its size. PSNR-Y and "
         "LPIPS are those of the whole picture.",
         natural=False,
-        weights=_weights(data["weights"]),
-        command_line=data["command_line"],
-        ablation=json.dumps(plain(data["ablation"]), indent=1) if data["ablation"] else "",
+        weights=Grid(
+            ("name", "sha256", "dtype", "device", "file"),
+            [(one.name, one.sha256, one.dtype, one.device, one.file) for one in report.weights],
+        ),
+        command_line=report.command_line,
+        ablation=json.dumps(plain(report.ablation), indent=1) if report.ablation else "",
     )
     return encoded(text)
 
@@ -94,45 +95,43 @@ def sheet_page(
         environment=environment,
         warnings=warnings,
         sections=[],
-        speed=Table((), ()),
+        speed=Grid((), ()),
         plots=[],
         crops=rows,
         crops_note="The most detailed place of each small picture, chosen before any method ran; one pixel is one "
         "pixel of the screen.",
         natural=True,
-        weights=Table((), ()),
+        weights=Grid((), ()),
         command_line=command_line,
         ablation="",
     )
     return encoded(text)
 
 
-def _warnings(data: Mapping[str, Any]) -> list[str]:
-    lines = [f"{f['method']} did not finish {f['dataset']}: {f['message']}" for f in data["failures"]]
-    lines += [f"{h['method']} on {h['dataset']}: {h['text']} ({h['images']} images)" for h in data["hints"]]
+def _warnings(report: Report) -> list[str]:
+    lines = [f"{f.method} did not finish {f.dataset}: {f.message}" for f in report.failures]
+    lines += [hint.words for hint in report.hints]
     return lines + [
-        f"bicubic on {c['dataset']} gives {in_words(c)} by the {c['protocol']} protocol, "
-        f"but {in_words(c, PUBLISHED)} is published: these files are other ones"
-        for c in data["calibration"]
-        if not c["agrees"]
+        f"bicubic on {c.dataset} gives {c.ours} by the {c.protocol} protocol, "
+        f"but {c.published} is published: these files are other ones"
+        for c in report.calibration
+        if not c.agrees
     ]
 
 
-def _section(report: Report, name: str) -> Section:
-    facts = next(d for d in report.data["datasets"] if d["name"] == name)
-    note = f"{facts['images']} pictures, {facts['megapixels']:.3f} megapixels of small images, "
-    note += f"sha256 {facts['sha256'][:16]}. "
+def _section(report: Report, facts: SetFacts) -> Section:
+    note = f"{facts.images} pictures, {facts.megapixels:.3f} megapixels of small images, sha256 {facts.sha256[:16]}. "
     note += "In brackets: 95 % bootstrap intervals over images; ± is the deviation over seeds."
     calibration = [
-        f"Checked against the published figures: bicubic by the {c['protocol']} protocol gives {in_words(c)}, "
-        "as published."
-        for c in report.data["calibration"]
-        if c["dataset"] == name and c["agrees"]
+        f"Checked against the published figures: bicubic by the {c.protocol} protocol gives {c.ours}, as published."
+        for c in report.calibration
+        if c.dataset == facts.name and c.agrees
     ]
-    return Section(name, note, calibration, _figures(report, name), _pairs(report.differences, name))
+    pairs = _pairs(report.differences, facts.name)
+    return Section(facts.name, note, calibration, _figures(report, facts.name), pairs)
 
 
-def _figures(report: Report, name: str) -> Table:
+def _figures(report: Report, name: str) -> Grid:
     entries = [entry for entry in report.summary if entry.dataset == name]
     metrics = [metric for key, metric in REPORTED.items() if any(key in entry.metrics for entry in entries)]
     columns = ["method", "steps", "stoch.", *(metric.heading for metric in metrics), "s / MP", "peak MB"]
@@ -142,10 +141,10 @@ def _figures(report: Report, name: str) -> Table:
          number(entry.seconds_per_megapixel, 2), number(entry.peak_memory_mb, 0)]
         for entry in entries
     ]  # fmt: skip
-    return Table(columns, rows)
+    return Grid(columns, rows)
 
 
-def _pairs(differences: Sequence[Compared], name: str) -> Table:
+def _pairs(differences: Sequence[Compared], name: str) -> Grid:
     columns = ["paired difference", "steps", "metric", "mean", "95 % interval", "better on", "interval leaves out 0"]
     rows = [
         [f"{d.a} − {d.b}", number(d.steps, 0), METRICS[d.metric].heading, f"{d.mean:+.4f}",
@@ -154,12 +153,7 @@ def _pairs(differences: Sequence[Compared], name: str) -> Table:
         for d in differences
         if d.dataset == name and METRICS[d.metric] in MAIN and not d.stochasticity
     ]  # fmt: skip
-    return Table(columns, rows)
-
-
-def _weights(facts: Sequence[Mapping[str, Any]]) -> Table:
-    columns = ["name", "sha256", "dtype", "device", "file"]
-    return Table(columns, [[str(one[column]) for column in columns] for one in facts])
+    return Grid(columns, rows)
 
 
 def _crop_rows(report: Report) -> list[CropRow]:

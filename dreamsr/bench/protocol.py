@@ -40,13 +40,13 @@ class Protocol:
     def luma(self, image: Tensor, *, grey: bool) -> Tensor:
         """[3,H,W] on 0..255 -> the plane [H,W] on which PSNR-Y and SSIM-Y are computed."""
         plane = image[0] if grey and self.grey_as_is else metrics.luma(image)
-        return metrics.to_grey_levels(plane) if self.rounded_luma else plane
+        return resize.to_grey_levels(plane) if self.rounded_luma else plane
 
     def finish(self, plane: Tensor) -> Tensor:
         """A result's luma plane as it is compared: rounded and held to 16..235 (VDSR), or left alone."""
         if not self.rounded_luma:
             return plane
-        return metrics.to_grey_levels(plane).clamp(metrics.LUMA_OFFSET, metrics.LUMA_TOP)
+        return resize.to_grey_levels(plane).clamp(metrics.LUMA_OFFSET, metrics.LUMA_TOP)
 
     def words(self, *, scale: int, degradation: Degradation, paired: bool, square_px: int) -> dict[str, Any]:
         """The rules in full, for the report."""

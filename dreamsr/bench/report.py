@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dreamsr.bench.dataset import Dataset
 from dreamsr.bench.methods import Variant
 from dreamsr.bench.stats import Estimate, estimate, paired
 from dreamsr.bench.sweep import Result
@@ -51,6 +54,46 @@ class Compared:
     better: int
     images: int
     clear: bool
+
+
+@dataclass(frozen=True)
+class SetFacts:
+    """One set; `megapixels` of its small images, and a fingerprint of them and their truth as they were measured."""
+
+    name: str
+    folder: str
+    images: int
+    megapixels: float
+    sha256: str
+
+
+def set_facts(dataset: Dataset, results: Sequence[Result]) -> SetFacts:
+    """What a report says of a set."""
+    own = {r.image: r for r in results if r.dataset == dataset.name}
+    digest = hashlib.sha256("".join(own[name].fingerprint for name in sorted(own)).encode())
+    megapixels = sum(r.megapixels for r in own.values())
+    return SetFacts(dataset.name, str(dataset.folder.resolve()), len(dataset), megapixels, digest.hexdigest())
+
+
+@dataclass(frozen=True)
+class Hint:
+    """A mistake that a method's results look like they hold, on how many images of a set."""
+
+    dataset: str
+    method: str
+    text: str
+    images: int
+
+    @property
+    def words(self) -> str:
+        """In one line."""
+        return f"{self.method} on {self.dataset}: {self.text} ({self.images} images)"
+
+
+def hints_of(results: Sequence[Result]) -> list[Hint]:
+    """One for each set, method and mistake."""
+    counts = Counter((r.dataset, r.method, text) for r in results for text in r.record.hints)
+    return [Hint(*key, images) for key, images in counts.items()]
 
 
 def rows(results: Sequence[Result]) -> list[dict[str, Any]]:

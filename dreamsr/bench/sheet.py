@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from dreamsr.bench.benchmark import BenchRequest, methods_of, open_all, threads
-from dreamsr.bench.dataset import Dataset, most_detailed, partner, read_rgb8
+from dreamsr.bench.benchmark import methods_of, open_all, threads
+from dreamsr.bench.dataset import Dataset, partner, read_rgb8, shown_window
 from dreamsr.bench.methods import Command, Interpolation, Method, Outputs, Variant
 from dreamsr.bench.page import Crop, CropRow, sheet_page
+from dreamsr.bench.request import BenchRequest
 from dreamsr.bench.sweep import OnSweepProgress, SweepProgress, png_base64
 from dreamsr.bench.weights import WeightsMethod
 from dreamsr.core.device import choose_compute
@@ -59,7 +60,7 @@ class Spot:
 def spot_of(path: Path, scale: int) -> Spot:
     """The most detailed place of a picture that makes a crop of SHOWN_PX. Raises ImageError."""
     low, _ = read_rgb8(path)
-    top, left, height, width = most_detailed(low, 0, max(8, SHOWN_PX // scale))
+    top, left, height, width = shown_window(low, 0, max(8, SHOWN_PX // scale))
     down, right = max(0, top - MARGIN_PX), max(0, left - MARGIN_PX)
     part = low[down : top + height + MARGIN_PX, right : left + width + MARGIN_PX]
     return Spot(path, np.ascontiguousarray(part), (down, right), (top - down, left - right, height, width))

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dreamsr.disk import ensure_folder, write_bytes_atomically
+from dreamsr.disk import cache_folder, ensure_folder, write_bytes_atomically
 from dreamsr.measure.score import Scores
 
 FORMAT = "dreamsr-bench-image-2"
@@ -65,6 +64,5 @@ class Store:
 
 
 def default_folder() -> Path:
-    """`dreamsr/bench` in the user's cache folder (XDG_CACHE_HOME)."""
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "dreamsr" / "bench"
+    """`bench` in this program's folder of the user's cache."""
+    return cache_folder() / "bench"

@@ -6,6 +6,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,19 @@ from dreamsr.upscaling.upscaler import Progress, Settings, Upscaler
 from dreamsr.weights.file import FILE_NAME
 
 WARM_UP_PX = 32
+
+
+@dataclass(frozen=True)
+class WeightsFacts:
+    """What a report says of one weights file."""
+
+    name: str
+    file: str
+    sha256: str
+    size_bytes: int
+    steps: Sequence[int]
+    device: str
+    dtype: str
 
 
 class WeightsMethod:
@@ -88,6 +102,14 @@ class WeightsMethod:
             tile_px=int(self._settings["tile_px"]),
             fidelity=float(self._settings["fidelity"]),
             match=bool(self._settings["match"]),
+        )
+
+    def facts(self) -> WeightsFacts:
+        """What they are, and what they were run by."""
+        dtype = str(self.compute.dtype).removeprefix("torch.")
+        size = self.path.stat().st_size
+        return WeightsFacts(
+            self.name, str(self.path), self.sha256, size, list(self.steps), str(self.compute.device), dtype
         )
 
     def command(self, steps: int, scale: int, threads: int | None) -> str:

@@ -15,8 +15,8 @@ from dreamsr.cli.options import Threads, checked_precision
 from dreamsr.errors import UsageError
 
 if TYPE_CHECKING:
-    from dreamsr.bench.benchmark import BenchRequest
     from dreamsr.bench.places import Places
+    from dreamsr.bench.request import BenchRequest
     from dreamsr.bench.sweep import OnSweepProgress, SweepProgress
 
 WITH, OTHERS, RULES, REPORTS = "Sweep", "Other tools", "Protocol", "Reports"
@@ -149,8 +149,9 @@ def bench(
     if check_file is not None:
         _check(check_file, work, places, run_commands=run_commands, quiet=quiet)
         return
-    from dreamsr.bench.benchmark import BenchRequest, read_by
     from dreamsr.bench.benchmark import bench as bench_task
+    from dreamsr.bench.benchmark import read_by
+    from dreamsr.bench.request import BenchRequest
 
     request = BenchRequest(
         data=tuple(str(folder.resolve()) for folder in data or ()),
@@ -195,8 +196,8 @@ def bench(
         )
     bench_view.show(report, json_file)
     bench_view.write(report, places)
-    for failure in report.data["failures"]:
-        console.fail(f"{failure['method']} on {failure['dataset']}: {failure['message']}")
+    for failure in report.failures:
+        console.fail(f"{failure.method} on {failure.dataset}: {failure.message}")
     if report.failed:
         raise typer.Exit(1)
 

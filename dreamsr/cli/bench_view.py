@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dreamsr.cli import console
 
@@ -12,6 +11,7 @@ if TYPE_CHECKING:
     from dreamsr.bench.benchmark import Report
     from dreamsr.bench.check import Check
     from dreamsr.bench.places import Places
+    from dreamsr.bench.report import SetFacts
 
 
 def say_verdict(found: Check) -> None:
@@ -31,12 +31,12 @@ def show(report: Report, json_file: Path | None) -> None:
     """The protocol, a table per set, the published figures beside ours, and speed; nothing if JSON goes to stdout."""
     if str(json_file) == "-":
         return
-    words = report.data["protocol"]
+    words = report.protocol
     if report.datasets:
         console.say(f"protocol {words['name']}: x{words['scale']}; {words['truth']}; {words['small_image']}")
         console.say(f"luma: {words['luma']}; {words['border_px']} px border shaved; LPIPS {words['lpips']}")
-    for dataset in report.data["datasets"]:
-        _show_dataset(report, dataset)
+    for facts in report.sets:
+        _show_set(report, facts)
     if report.speed:
         from dreamsr.bench.timing.speed import COLUMNS, SPEED_NOTE, cells
 
@@ -44,12 +44,11 @@ def show(report: Report, json_file: Path | None) -> None:
         console.say(SPEED_NOTE)
 
 
-def _show_dataset(report: Report, dataset: Mapping[str, Any]) -> None:
-    from dreamsr.bench.calibration import PUBLISHED, in_words
+def _show_set(report: Report, facts: SetFacts) -> None:
     from dreamsr.bench.report import number
     from dreamsr.measure.metrics import PSNR_Y, REPORTED
 
-    own = [entry for entry in report.summary if entry.dataset == dataset["name"]]
+    own = [entry for entry in report.summary if entry.dataset == facts.name]
     shown = [metric for key, metric in REPORTED.items() if any(key in entry.metrics for entry in own)]
     many_seeds = any(entry.metrics[PSNR_Y.key].seed_std is not None for entry in own)
     noisy = any(entry.stochasticity for entry in own)
@@ -63,14 +62,14 @@ def _show_dataset(report: Report, dataset: Mapping[str, Any]) -> None:
         seeds = [number(luma.seed_std, 3)] if many_seeds else []
         rest = [number(entry.seconds_per_megapixel, 1), number(entry.peak_memory_mb, 0)]
         rows.append([*head, *means, *seeds, *rest])
-    title = f"{dataset['name']}: {dataset['images']} pictures; ± is half of PSNR-Y's 95 % interval over pictures"
+    title = f"{facts.name}: {facts.images} pictures; ± is half of PSNR-Y's 95 % interval over pictures"
     columns = ["method", "steps", *(["stoch."] if noisy else []), *(metric.title for metric in shown)]
     columns += [*(["over seeds"] if many_seeds else []), "s/MP", "MB"]
     console.table(columns, rows, title=title)
-    for c in report.data["calibration"]:
-        if c["dataset"] == dataset["name"]:
-            verdict = "as published" if c["agrees"] else "NOT as published"
-            console.say(f"bicubic by the {c['protocol']} protocol: {in_words(c)}, {verdict} ({in_words(c, PUBLISHED)})")
+    for c in report.calibration:
+        if c.dataset == facts.name:
+            verdict = "as published" if c.agrees else "NOT as published"
+            console.say(f"bicubic by the {c.protocol} protocol: {c.ours}, {verdict} ({c.published})")
 
 
 def write(report: Report, places: Places) -> None:
@@ -89,7 +88,7 @@ def write(report: Report, places: Places) -> None:
     from dreamsr.bench.page import page
     from dreamsr.bench.plots import plots as draw
 
-    figures = draw(texts.plain(report.data))
+    figures = draw(report.summary, report.results)
     if places.html is not None:
         write_bytes_atomically(places.html, page(report, figures))
     if places.plots is not None:

@@ -28,9 +28,10 @@ def formats() -> list[str]:
 
 def weights() -> list[tuple[str, str]]:
     """Names of the registry, each with what it is; the shell itself knows the files."""
-    from dreamsr.weights.registry import registry
+    from dreamsr.weights.registry import AUTOMATIC, registry
 
-    return [(name, entry.description) for name, entry in registry().items()]
+    names = [(name, entry.description) for name, entry in registry().items()]
+    return [(AUTOMATIC, "Those that suit each picture"), *names]
 
 
 def presets() -> list[str]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 LINE_EVERY_SECONDS = 30.0
 """Between two lines where no bar can be drawn."""
+SILENT_SECONDS = 1.0
+"""How long a look at the photos may take without a word."""
 
 
 class TrainView:
@@ -27,8 +29,24 @@ class TrainView:
     def __init__(self, bars: Bars | None) -> None:
         self._bars = bars
         self._task: TaskID | None = None
+        self._scan: TaskID | None = None
+        self._next_scan_line: float | None = None
         self._last_line = -LINE_EVERY_SECONDS
         self._skipped = 0
+
+    def scan(self, done: int, total: int) -> None:
+        """So many of all photos have been looked at."""
+        if self._bars is not None:
+            if self._scan is None:
+                self._scan = self._bars.add_task("looking at the photos", total=total)
+            self._bars.update(self._scan, completed=done, visible=done < total)
+            return
+        now = time.monotonic()
+        if self._next_scan_line is None:
+            self._next_scan_line = now + SILENT_SECONDS
+        elif done < total and now >= self._next_scan_line:
+            self._next_scan_line = now + LINE_EVERY_SECONDS
+            console.note(f"looking at the photos: {done:,} of {total:,}")
 
     def step(self, now: TrainProgress) -> None:
         """One optimizer step is done."""
@@ -61,7 +79,7 @@ def train_view() -> Iterator[Listener]:
 
     with console.bars() as bars:
         view = TrainView(bars)
-        yield Listener(view.step, console.note, view.validation)
+        yield Listener(view.step, console.note, view.validation, on_scan=view.scan)
 
 
 def in_words(now: TrainProgress) -> str:

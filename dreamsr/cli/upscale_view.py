@@ -17,12 +17,18 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
+    from dreamsr.upscaling.forecast import Forecast
     from dreamsr.upscaling.outcome import Counts, Outcome, Status
     from dreamsr.upscaling.plan import Job
 
 NAME_CHARS = 40
 SILENT_SECONDS = 1.0
 """How long planning may take without a word."""
+
+LONG_SECONDS = 10.0
+"""What is expected to take longer is told before it begins."""
+WORTH_SAYING = 0.7
+"""How much of the time a cheaper way may take to be named."""
 
 Kind = Literal["bar", "lines", "json", "none"]
 EVERY_SECONDS: dict[Kind, float] = {"lines": 30.0, "json": 0.5}
@@ -40,10 +46,22 @@ def checked_kind(name: str) -> Kind:
 class UpscaleReport:
     """Hears what a batch does (it is the batch's watcher) and shows it. Errors are shown even when quiet."""
 
-    def __init__(self, bars: Bars | None, *, as_json: bool, quiet: bool, progress: Kind = "bar") -> None:
+    def __init__(
+        self,
+        bars: Bars | None,
+        *,
+        as_json: bool,
+        quiet: bool,
+        progress: Kind = "bar",
+        forecast: Forecast | None = None,
+        dry_run: bool = False,
+        skips: bool = False,
+    ) -> None:
         self.bars, self.as_json, self.quiet = bars, as_json, quiet
+        self.forecast, self.dry_run, self.skips = forecast, dry_run, skips
         self.progress: Kind = "lines" if progress == "bar" and bars is None else progress
         self.began = self.told = time.monotonic()
+        self.told_phases: set[str] = set()
         self.worked_since: float | None = None
         self.total_px = self.done_count = 0
         self.jobs = 0
@@ -54,11 +72,12 @@ class UpscaleReport:
         self.current: tuple[str, TaskID] | None = None
         self.download: TaskID | None = None
 
-    def planning(self, files: int) -> None:
-        """One of so many files has been looked at."""
-        if self.told == self.began and time.monotonic() - self.began > SILENT_SECONDS:
-            self.told = time.monotonic()
-            self.noticed(f"looking at {files} files")
+    def planning(self, files: int | None) -> None:
+        """One of so many files has been looked at; None where they are still being found."""
+        phase = "finding" if files is None else "looking"
+        if phase not in self.told_phases and time.monotonic() - self.began > SILENT_SECONDS:
+            self.told_phases.add(phase)
+            self.noticed("finding pictures" if files is None else f"looking at {files} files")
 
     def planned(self, jobs: Sequence[Job], notes: Sequence[str]) -> None:
         """The jobs of this process, before the first."""
@@ -66,6 +85,7 @@ class UpscaleReport:
         self.total_px = sum(job.result_px for job in jobs)
         for text in notes:
             self.noticed(text)
+        self._tell_expected(jobs)
         if self.bars is not None and len(jobs) > 1:
             # Time goes with pixels: counting files would promise nonsense where sizes differ.
             self.overall = self.bars.add_task("", total=self.total_px)
@@ -99,7 +119,7 @@ class UpscaleReport:
         self.finished_px += outcome.width * outcome.height
         self._show_overall()
         if self.as_json:
-            console.say_json(_plain(outcome))
+            console.say_json(_plain(outcome) | self._expected_seconds(outcome))
         if outcome.status == "failed":
             console.fail(outcome.error or f"{outcome.input} failed")
         elif not self.quiet:
@@ -140,6 +160,32 @@ class UpscaleReport:
         if done >= total:
             self.bars.remove_task(self.download)
             self.download = None
+
+    def _tell_expected(self, jobs: Sequence[Job]) -> None:
+        """How long it will take, where that is worth a line; that it is not known, where it was asked for."""
+        from dreamsr.folders import is_file
+
+        to_do = [job for job in jobs if not (self.skips and job.target and is_file(job.target))]
+        if self.forecast is None or not to_do:
+            return
+        expected = self.forecast.expected(to_do)
+        if expected is None:
+            if self.dry_run:
+                self.noticed("how long it takes is not known: these weights have not worked here in this way yet")
+            return
+        quicker = expected.with_one_step
+        if self.progress == "json":
+            event = {"event": "estimate", "seconds": round(expected.seconds, 1)}
+            console.say_json(event | ({} if quicker is None else {"seconds_with_one_step": round(quicker, 1)}))
+        if self.dry_run or expected.seconds >= LONG_SECONDS:
+            pays = quicker is not None and quicker < WORTH_SAYING * expected.seconds
+            cheaper = f"; with --steps 1 about {duration(quicker)}" if quicker is not None and pays else ""
+            self.noticed(f"about {duration(expected.seconds)}{cheaper}")
+
+    def _expected_seconds(self, outcome: Outcome) -> dict[str, float]:
+        """For programs that ask for a plan: what one picture will take, where that is known."""
+        expected = self.forecast.seconds_for(outcome) if self.forecast and outcome.status == "planned" else None
+        return {} if expected is None else {"expected_seconds": round(expected, 2)}
 
     def _tell_progress(self, job: Job, fraction: float) -> None:
         """A line or an event, where the last is long enough ago."""

@@ -69,3 +69,27 @@ def _tent_matrix(size: int) -> Tensor:
     place = (torch.arange(size)[:, None] + offset) % (2 * size)  # [size,2*COLOUR_PX-1]
     column = torch.where(place < size, place, 2 * size - 1 - place)
     return torch.zeros(size, size, dtype=torch.float64).scatter_add_(1, column, weight.expand(size, -1))
+
+
+SEARCH_STEP_PX = 8
+
+
+def most_detailed(image: Pixels, height: int, width: int, *, border_px: int = 0) -> tuple[int, int]:
+    """(top, left) of the window of height x width with the largest sum of gradients of green (or grey) in [H,W,C].
+
+    Windows at least `border_px` inside are looked at, every SEARCH_STEP_PX.
+    """
+    plane = image[..., min(1, image.shape[2] - 1)].astype(np.float32)
+    total = np.zeros((plane.shape[0] + 1, plane.shape[1] + 1))
+    total[1:-1, 1:] += np.abs(np.diff(plane, axis=0))
+    total[1:, 1:-1] += np.abs(np.diff(plane, axis=1))
+    for axis in (0, 1):
+        np.cumsum(total, axis=axis, out=total)
+    tops = np.arange(border_px, plane.shape[0] - border_px - height + 1, SEARCH_STEP_PX)[:, None]
+    lefts = np.arange(border_px, plane.shape[1] - border_px - width + 1, SEARCH_STEP_PX)
+    inside = (
+        total[tops + height, lefts + width] - total[tops, lefts + width]
+        - total[tops + height, lefts] + total[tops, lefts]
+    )  # fmt: skip
+    row, column = divmod(int(inside.argmax()), len(lefts))
+    return int(tops[row, 0]), int(lefts[column])

@@ -47,11 +47,20 @@ def resize(image: Tensor, height: int, width: int, *, scale: float | None = None
     With `scale` the samples sit where MATLAB's `imresize(image, scale)` puts them; without it, where
     `imresize(image, [height width])` does.
     """
-    rows = _blocks(image.shape[-2], height, scale or height / image.shape[-2])
-    columns = _blocks(image.shape[-1], width, scale or width / image.shape[-1])
     with torch.autocast(image.device.type, enabled=False):
-        tall = torch.cat([part.to(image) @ image[..., first:last, :] for first, last, part in rows], dim=-2)
-        return torch.cat([tall[..., first:last] @ part.to(image).mT for first, last, part in columns], dim=-1)
+        return _resize_columns(_resize_rows(image, height, scale), width, scale)
+
+
+def _resize_rows(image: Tensor, height: int, scale: float | None) -> Tensor:
+    """[..., H, W] -> [..., height, W]."""
+    blocks = _blocks(image.shape[-2], height, scale or height / image.shape[-2])
+    return torch.cat([part.to(image) @ image[..., first:last, :] for first, last, part in blocks], dim=-2)
+
+
+def _resize_columns(image: Tensor, width: int, scale: float | None) -> Tensor:
+    """[..., H, W] -> [..., H, width]."""
+    blocks = _blocks(image.shape[-1], width, scale or width / image.shape[-1])
+    return torch.cat([image[..., first:last] @ part.to(image).mT for first, last, part in blocks], dim=-1)
 
 
 @lru_cache(maxsize=64)
@@ -80,6 +89,34 @@ def enlarge(image: Tensor, factor: Fraction | int) -> Tensor:
     """MATLAB's `imresize(image, factor)`, [..., h, w] -> [..., ceil(factor*h), ceil(factor*w)]."""
     height, width = (math.ceil(factor * n) for n in image.shape[-2:])
     return resize(image, height, width, scale=float(factor))
+
+
+def to_grey_levels(image: Tensor) -> Tensor:
+    """Clipped and rounded to the 256 values 0..255 of an 8-bit file, same shape and dtype; halves round up."""
+    return (image.clamp(0, 255) + 0.5).floor()
+
+
+def shrink_8_bit(image: Tensor, factor: Fraction | int) -> Tensor:
+    """MATLAB's `imresize(image, 1/factor)` of a uint8 image: as `shrink`, but in whole values 0..255.
+
+    MATLAB rounds after the rows and again after the columns, so a tenth of the values differ by one from those of an
+    image that is rounded once. image: [..., H, W] float64, whose sums are exact for factors that are powers of two.
+    """
+    if factor == 1:
+        return image
+    height, width = (math.ceil(n / factor) for n in image.shape[-2:])
+    return _resize_8_bit(image, height, width, float(1 / factor))
+
+
+def enlarge_8_bit(image: Tensor, factor: Fraction | int) -> Tensor:
+    """MATLAB's `imresize(image, factor)` of a uint8 image, as `shrink_8_bit`."""
+    height, width = (math.ceil(factor * n) for n in image.shape[-2:])
+    return _resize_8_bit(image, height, width, float(factor))
+
+
+def _resize_8_bit(image: Tensor, height: int, width: int, scale: float) -> Tensor:
+    tall = to_grey_levels(_resize_rows(image, height, scale))
+    return to_grey_levels(_resize_columns(tall, width, scale))
 
 
 def as_stored(image: Tensor) -> Tensor:

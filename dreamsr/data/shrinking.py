@@ -43,8 +43,10 @@ class Degradation:
         if self.photo is not None:
             large, seed = metrics.as_pixels(truth), seed_of(self.seed, number)
             return degrade_photo(large, scale=scale, config=self.photo, seed=seed)
-        image = gaussian_blur(truth, self.blur_px) if self.blur_px else truth
-        image = resize.shrink(image, scale)
+        if self.blur_px:
+            image = resize.shrink(gaussian_blur(truth, self.blur_px), scale)
+        else:
+            image = resize.shrink_8_bit(truth, scale)
         if self.noise:
             generator = torch.Generator().manual_seed(seed_of(self.seed, number))
             image = image + self.noise * torch.randn(image.shape, generator=generator, dtype=image.dtype)

@@ -28,16 +28,16 @@ def shrunk_size(photo: Photo, factor: int, *, multiple: int = 1) -> tuple[int, i
 
 
 def shrunk_window(photo: Photo, factor: int, *, top: int, left: int, height: int, width: int) -> Photo:
-    """Rows `top`.. and columns `left`.. [height,width,3] of MATLAB's `imresize(photo, 1/factor)`, rounded to 8 bit."""
+    """Rows `top`.. and columns `left`.. [height,width,3] of MATLAB's `imresize(photo, 1/factor)`, byte for byte."""
     if factor == 1:
         return photo[top : top + height, left : left + width].copy()
     offset, weights = _taps(factor)
     rows = _mirrored(factor * top + offset, factor * (height - 1) + len(weights), photo.shape[0])
     columns = _mirrored(factor * left + offset, factor * (width - 1) + len(weights), photo.shape[1])
     part = photo[rows[:, None], columns].astype(np.float64)  # [factor*height+.., factor*width+.., 3]
-    tall = _every(part, factor, height, weights)  # [height, factor*width+.., 3]
+    tall = _grey_levels(_every(part, factor, height, weights))  # [height, factor*width+.., 3]
     small = _every(tall.swapaxes(0, 1), factor, width, weights).swapaxes(0, 1)  # [height,width,3]
-    return np.asarray(np.floor(np.clip(small, 0, 255) + 0.5), np.uint8)  # halves up, as MATLAB
+    return np.asarray(_grey_levels(small), np.uint8)
 
 
 def cut_pair(photo: Photo, *, factor: int, scale: int, top: int, left: int, side: int) -> tuple[Photo, Photo]:
@@ -95,6 +95,11 @@ def _every(lines: Lines, factor: int, count: int, weights: tuple[float, ...]) ->
     for first, weight in enumerate(weights):
         total += weight * lines[first : first + factor * (count - 1) + 1 : factor]
     return total
+
+
+def _grey_levels(lines: Lines) -> Lines:
+    """Rounded to 0..255, halves up, as MATLAB does after the rows and after the columns of a uint8 image."""
+    return np.floor(np.clip(lines, 0, 255) + 0.5)
 
 
 def _mirrored(first: int, count: int, size: int) -> NDArray[np.intp]:

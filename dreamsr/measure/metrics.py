@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from dreamsr.core import resize
 from dreamsr.core.pixels import Pixels
+from dreamsr.core.resize import to_grey_levels
 
 PEAK = 255.0
 LUMA_WEIGHTS = (65.481, 128.553, 24.966)
@@ -39,11 +40,6 @@ def planes(pixels: NDArray[np.uint8]) -> Tensor:
 def as_pixels(image: Tensor) -> NDArray[np.uint8]:
     """[3,H,W] on 0..255 -> [H,W,3] uint8, clipped; halves round up as MATLAB's `uint8` does."""
     return to_grey_levels(image).permute(1, 2, 0).to(torch.uint8).contiguous().numpy()
-
-
-def to_grey_levels(image: Tensor) -> Tensor:
-    """Clipped and rounded to the 256 values of an 8-bit file, same shape and dtype; halves round up."""
-    return (image.clamp(0, PEAK) + 0.5).floor()
 
 
 def luma(image: Tensor) -> Tensor:
@@ -106,7 +102,7 @@ def low_psnr(image: Tensor, low: Tensor, scale: int) -> float:
 
     image: [3,s*h,s*w]; low: [3,h,w]. Tells whether details were added to the small image or against it.
     """
-    return psnr(to_grey_levels(resize.shrink(image, scale)), low)
+    return psnr(resize.shrink_8_bit(image, scale), low)
 
 
 def colour_error(image: Tensor, truth: Tensor, block_px: int = COLOUR_BLOCK_PX) -> float:
@@ -164,7 +160,8 @@ class Metric:
     """One figure: its `key` in reports and logs, `title` and `unit` for readers, and how many `decimals` say all.
 
     `words` say how it is measured, {scale} being filled in. `agrees_within`: by how much a repeated measurement may
-    differ. `compute` is None for what a network gives; `on_luma` tells that luma alone is enough for it.
+    differ. `compute` is None for what a network gives; `on_luma` tells that luma alone is enough for it. `watched`
+    ones are measured while a net trains, too: they must be quick.
     """
 
     key: str
@@ -176,6 +173,7 @@ class Metric:
     words: str
     compute: Callable[[Comparison], float] | None = None
     on_luma: bool = False
+    watched: bool = False
 
     @property
     def lower_is_better(self) -> bool:
@@ -202,18 +200,20 @@ def _psnr_rgb(found: Comparison) -> float:
 
 PSNR_Y = Metric(
     "psnr_y", "PSNR-Y", "dB", 2, "higher", 0.005, "dB, peak 255, on luma, {scale} px border shaved",
-    lambda found: psnr(found.luma, found.true_luma), on_luma=True,
+    lambda found: psnr(found.luma, found.true_luma), on_luma=True, watched=True,
 )  # fmt: skip
 SSIM_Y = Metric(
     "ssim_y", "SSIM-Y", "", 4, "higher", 0.0005,
     "11x11 Gaussian, sigma 1.5, valid windows, on luma, {scale} px border shaved",
-    lambda found: ssim(found.luma, found.true_luma), on_luma=True,
+    lambda found: ssim(found.luma, found.true_luma), on_luma=True, watched=True,
 )  # fmt: skip
 PSNR_RGB = Metric(
     "psnr_rgb", "PSNR-RGB", "dB", 2, "higher", 0.005,
     "dB, peak 255, over R, G and B together, {scale} px border shaved", _psnr_rgb,
 )  # fmt: skip
-LPIPS_ALEX = Metric("lpips_alex", "LPIPS", "", 4, "lower", 0.0005, "v0.1, RGB in [-1,1], whole image; network alex")
+LPIPS_ALEX = Metric(
+    "lpips_alex", "LPIPS", "", 4, "lower", 0.0005, "v0.1, RGB in [-1,1], whole image; network alex", watched=True
+)
 LPIPS_VGG = Metric("lpips_vgg", "LPIPS-vgg", "", 4, "lower", 0.0005, "v0.1, RGB in [-1,1], whole image; network vgg")
 DISTS = Metric("dists_vgg", "DISTS", "", 4, "lower", 0.0005, "RGB in [0,1], whole image; network vgg16")
 LR_PSNR = Metric(
@@ -238,3 +238,5 @@ METRICS = {
 }
 REPORTED = {key: metric for key, metric in METRICS.items() if metric is not CONSISTENCY}
 """Those of `dreamsr bench`: LR-PSNR says the same as consistency."""
+WATCHED = tuple(metric for metric in METRICS.values() if metric.watched)
+"""Those of validation and of fine-tuning."""

@@ -22,7 +22,8 @@ from dreamsr.pictures.read import read_picture
 from dreamsr.pictures.write import encode_picture
 from dreamsr.publishing.card import model_card
 from dreamsr.publishing.metrics import read_metrics
-from dreamsr.upscaling.upscaler import Upscaler, recommended_steps
+from dreamsr.upscaling.nets import recommended_steps
+from dreamsr.upscaling.upscaler import Upscaler
 from dreamsr.weights.file import FILE_NAME, Weights, load_weights
 from dreamsr.weights.push import upload
 from dreamsr.weights.registry import NAME, REPO, WeightsEntry, parse_registry, table

@@ -52,12 +52,14 @@ class Listener:
     on_notice: in words, of what people should know.
     on_validation: of every validation.
     on_download: (bytes done, bytes in all) of weights that are fetched first.
+    on_scan: (photos looked at, photos in all) before the first step.
     """
 
     on_progress: Callable[[TrainProgress], None] = _ignore
     on_notice: Callable[[str], None] = _ignore
     on_validation: Callable[[Validation], None] = _ignore
     on_download: Callable[[int, int], None] = _ignore
+    on_scan: Callable[[int, int], None] = _ignore
 
 
 NOBODY = Listener()

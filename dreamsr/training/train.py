@@ -99,7 +99,7 @@ def _begin(config: TrainConfig, processes: TrainingProcesses, start: Start | Non
 
 def _open(request: RunRequest, config: TrainConfig, listener: Listener) -> CropPairs:
     """The crops of a run; tells how many photos there are and which cannot be used. Raises DataError."""
-    pairs = open_source(request.source, config.crops, workers=request.workers)
+    pairs = open_source(request.source, config.crops, workers=request.workers, on_progress=listener.on_scan)
     drawn = (
         f", and drawn pictures for {config.drawn_share:.0%} of the crops ({len(pairs.fonts)} fonts)"
         if pairs.fonts

@@ -7,10 +7,11 @@ import os
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from dreamsr.core.pixels import most_detailed
 from dreamsr.disk import append_bytes, write_bytes_atomically
 from dreamsr.errors import OutputError, printable
 from dreamsr.html import encoded, template
@@ -18,9 +19,6 @@ from dreamsr.pictures.lanczos import resized
 from dreamsr.pictures.picture import Metadata, Picture, to_8_bit
 from dreamsr.pictures.write import encode_picture
 from dreamsr.upscaling.bleed import bleed
-
-if TYPE_CHECKING:
-    from dreamsr.core.pixels import Pixels
 
 WHOLE_UP_TO_PX = 2048
 CROP_PX = (1200, 1600)
@@ -69,18 +67,8 @@ def _part(small: Picture, large: Picture) -> tuple[int, int, int, int]:
         return 0, 0, large.height, large.width
     height, width = min(CROP_PX[0], large.height), min(CROP_PX[1], large.width)
     y, x = large.height / small.height, large.width / small.width
-    top, left = _most_detailed(small.pixels, max(1, int(height / y)), max(1, int(width / x)))
+    top, left = most_detailed(small.pixels, max(1, int(height / y)), max(1, int(width / x)))
     return min(round(top * y), large.height - height), min(round(left * x), large.width - width), height, width
-
-
-def _most_detailed(pixels: Pixels, height: int, width: int) -> tuple[int, int]:
-    """Where the window of height x width with the largest sum of gradients begins."""
-    grey = pixels.mean(axis=2, dtype=np.float32)
-    detail = np.abs(np.diff(grey, axis=0, append=grey[-1:])) + np.abs(np.diff(grey, axis=1, append=grey[:, -1:]))
-    sums = np.pad(detail.cumsum(axis=0, dtype=np.float64).cumsum(axis=1), ((1, 0), (1, 0)))
-    inside = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
-    top, left = np.unravel_index(int(inside.argmax()), inside.shape)
-    return int(top), int(left)
 
 
 def _webp(picture: Picture) -> bytes:

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
+from dreamsr.claims import Claims, remove_stale_claims
 from dreamsr.disk import remove_stale_temps, temp_beside
 from dreamsr.errors import DreamsrError, OutputError
 from dreamsr.folders import Problem, is_file
 from dreamsr.outputs import require_place
 from dreamsr.processes import Processes, joined
-from dreamsr.upscaling.claims import Claims, remove_stale_claims
 from dreamsr.upscaling.compare import ComparePage
+from dreamsr.upscaling.forecast import Forecast
 from dreamsr.upscaling.outcome import Counts, Keeper, Outcome, Watcher
 from dreamsr.upscaling.pipeline import Pipeline
 from dreamsr.upscaling.plan import Job, OnPlanning, UpscalePlan, UpscaleRequest, plan
 from dreamsr.upscaling.settings import Settings
 from dreamsr.upscaling.stages import Enlarger, Options, Stages
+
+ENDINGS = ("SIGTERM", "SIGHUP")
+"""What asks a process to end, besides ctrl-C."""
 
 
 def upscale_files(
@@ -31,13 +38,15 @@ def upscale_files(
     watcher: Watcher,
     write_stream: Callable[[bytes], None],
     on_planning: OnPlanning | None = None,
+    forecast: Forecast | None = None,
 ) -> Counts:
     """Plan, then enlarge this process's share of the files. The weights are loaded when the first file needs them.
 
+    `forecast` learns from it how long such work takes.
     Failures of single files are reported, not raised. Raises UsageError and OutputError from planning, and
     WeightsError or DeviceError where nothing can be computed at all.
     """
-    with joined() as processes:
+    with _ending_cleanly(), joined() as processes:
         planned = _shared_plan(request, options, processes, on_planning)
         if planned is None:
             return Counts()
@@ -46,7 +55,7 @@ def upscale_files(
         jobs = planned.jobs[processes.rank :: processes.world_size]
         teller.watcher.planned(jobs, planned.notes)
         page = None if options.dry_run else _page(planned, request, processes)
-        stages = Stages(request, settings, options, make_upscaler, write_stream, page)
+        stages = Stages(request, settings, options, make_upscaler, write_stream, page, forecast)
         fatal: DreamsrError | None = None
         try:
             if processes.is_rank_0:
@@ -58,6 +67,28 @@ def upscale_files(
             fatal = error  # told only after the others, who wait for this process, have been heard
         parts: list[Part] = processes.gather((keeper.outcomes, page.path if page and page.begun else None, fatal))
         return _combined(parts, teller, page)
+
+
+@contextlib.contextmanager
+def _ending_cleanly() -> Iterator[None]:
+    """Inside, either raises SystemExit with 128 and its number; a second one ends the process at once.
+
+    What is ignored (nohup) stays so. Only a main thread hears signals.
+    """
+    numbers = [getattr(signal, name) for name in ENDINGS if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in numbers if signal.getsignal(number) == signal.SIG_DFL}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Teller:

@@ -18,7 +18,7 @@ Counts = Counter[Status]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one input. Sizes in pixels, 0 where unknown; `seconds` of work on it."""
+    """What became of one input. Sizes in pixels, 0 where unknown; `seconds` of work on it, the `weights` chosen."""
 
     input: str
     output: str | None
@@ -30,6 +30,7 @@ class Outcome:
     height: int = 0
     format: str = ""
     seconds: float = 0.0
+    weights: str | None = None
     consistency_db: float | None = None
     notes: tuple[str, ...] = ()
 

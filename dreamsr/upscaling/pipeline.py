@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
+from dreamsr.claims import Claims, is_claimed
 from dreamsr.errors import DreamsrError
-from dreamsr.upscaling.claims import Claims, is_claimed
 from dreamsr.upscaling.outcome import Outcome, Watcher
 from dreamsr.upscaling.plan import Job
 from dreamsr.upscaling.settings import Progress

@@ -26,8 +26,8 @@ from dreamsr.upscaling.naming import (
 )
 from dreamsr.upscaling.sizes import Size, check_target
 
-OnPlanning = Callable[[int], None]
-"""Hears how many files there are, once for each that was looked at."""
+OnPlanning = Callable[[int | None], None]
+"""Hears how many files there are, once for each that was looked at; None for each that was found before that."""
 PAGE_ENDINGS = (".html", ".htm")
 
 
@@ -93,16 +93,19 @@ def plan(request: UpscaleRequest, *, page: Path | None = None, on_planning: OnPl
     """
     asked = parse_format(request.format)
     left: Counter[str] = Counter()
+    hear = on_planning or (lambda _: None)
     sources, problems = find_sources(
-        request.inputs, recursive=request.recursive, on_left_out=lambda kind: left.update([kind])
+        request.inputs,
+        recursive=request.recursive,
+        on_left_out=lambda kind: left.update([kind]),
+        on_found=lambda: hear(None),
     )
     destination = parse_destination(request.output, sources)
     sources, notes = _without_output_folder(sources, destination)
     notes += _left_out(left)
     namings: list[tuple[Naming, PictureInfo]] = []
     for source in sources:
-        if on_planning is not None:
-            on_planning(len(sources))
+        hear(len(sources))
         try:
             info = _probe(source, request)
             format = chosen_format(asked, destination, info.format)

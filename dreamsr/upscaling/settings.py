@@ -55,3 +55,5 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
+OnChoice = Callable[[str], None]
+"""Hears the names of the weights that a picture is enlarged with."""

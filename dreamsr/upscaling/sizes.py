@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import product
 
 from dreamsr.errors import UsageError
 
@@ -88,25 +90,45 @@ def whole_px(size: int, scale: Fraction | int) -> int:
 
 
 def plan_passes(
-    height: int, width: int, target_height: int, target_width: int, scale: int, *, continuous: bool = False
+    height: int, width: int, target_height: int, target_width: int, scales: Sequence[int], *, continuous: bool = False
 ) -> list[Pass]:
-    """The shortest chain of nets of one `scale` that reaches the target; one Lanczos resize completes it.
+    """The shortest chain of nets of the given `scales` that reaches the target; one Lanczos resize completes it.
 
     A chain of one resizes after its net. A longer chain resizes *before* its last net, to a `scale`-th of the
     target: the net then sees a picture as sharp as those it was trained on and computes no pixels in vain.
-    A `continuous` net, whose largest scale is `scale`, takes what factor is left and has nothing to resize
+    A `continuous` net, whose largest scale is that in `scales`, takes what factor is left and has nothing to resize
     wherever `continuous_factor` is exact.
     """
-    factor = max(target_height / height, target_width / width)
-    count = 1 if scale == 1 else max(1, math.ceil(math.log(factor) / math.log(scale) - 1e-9))
-    passes = [Pass(height * scale**i, width * scale**i, scale) for i in range(count)]
+    chain = cheapest_chain(max(target_height / height, target_width / width), scales)
+    passes = []
+    for scale in chain:
+        passes.append(Pass(height, width, scale))
+        height, width = height * scale, width * scale
     last = passes[-1]
     if continuous:
-        left = continuous_factor(last.height, last.width, target_height, target_width, most=scale)
+        left = continuous_factor(last.height, last.width, target_height, target_width, most=chain[-1])
         passes[-1] = Pass(last.height, last.width, left)
-    elif count > 1:
-        passes[-1] = Pass(math.ceil(target_height / scale), math.ceil(target_width / scale), scale)
+    elif len(chain) > 1:
+        passes[-1] = Pass(math.ceil(target_height / chain[-1]), math.ceil(target_width / chain[-1]), chain[-1])
     return passes
+
+
+def cheapest_chain(factor: float, scales: Sequence[int]) -> tuple[int, ...]:
+    """The fewest nets whose scales multiply to `factor` or more, and of those the one that computes fewest pixels.
+
+    Its last net gives the target's pixels, `factor` squared, if it is not the only one: all nets cost about the same
+    for each pixel they give.
+    """
+    if max(scales) == 1:
+        return (1,)
+
+    def cost(chain: tuple[int, ...]) -> float:
+        given = [math.prod(chain[: number + 1]) ** 2 for number in range(len(chain))]
+        return sum(given[:-1]) + (factor**2 if len(chain) > 1 else given[0])
+
+    count = max(1, math.ceil(math.log(factor) / math.log(max(scales)) - 1e-9))
+    reaching = (chain for chain in product(scales, repeat=count) if math.prod(chain) >= factor * (1 - 1e-9))
+    return min(reaching, key=cost)
 
 
 def continuous_factor(height: int, width: int, target_height: int, target_width: int, *, most: int) -> Fraction:

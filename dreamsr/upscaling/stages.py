@@ -19,16 +19,24 @@ from dreamsr.pictures.picture import KEEPS_ALPHA, Picture
 from dreamsr.pictures.read import is_complete_picture, probe_picture, read_picture
 from dreamsr.pictures.write import encode_picture
 from dreamsr.upscaling.compare import ComparePage, make_slider
+from dreamsr.upscaling.forecast import Forecast
 from dreamsr.upscaling.outcome import Outcome, Status
 from dreamsr.upscaling.plan import Job, UpscaleRequest, planned_anew
-from dreamsr.upscaling.settings import OnProgress, Settings
+from dreamsr.upscaling.settings import OnChoice, OnProgress, Settings
 
 
 class Enlarger(Protocol):
     """What the batch needs of an `Upscaler`."""
 
     def enlarge_picture(
-        self, picture: Picture, height: int, width: int, settings: Settings, *, on_progress: OnProgress | None = None
+        self,
+        picture: Picture,
+        height: int,
+        width: int,
+        settings: Settings,
+        *,
+        on_progress: OnProgress | None = None,
+        on_choice: OnChoice | None = None,
     ) -> Picture: ...
 
 
@@ -54,8 +62,10 @@ class Task:
     small: Picture | None = None
     large: Picture | None = None
     notes: tuple[str, ...] = ()
+    weights: str | None = None
     consistency_db: float | None = None
     seconds: float = 0.0
+    net_seconds: float = 0.0
 
     def outcome(self) -> Outcome:
         """What became of it."""
@@ -71,6 +81,7 @@ class Task:
             job.height,
             job.format,
             round(self.seconds, 3),
+            self.weights,
             self.consistency_db,
             self.notes,
         )
@@ -91,8 +102,10 @@ class Stages:
         make_upscaler: Callable[[], Enlarger],
         write_stream: Callable[[bytes], None],
         page: ComparePage | None = None,
+        forecast: Forecast | None = None,
     ) -> None:
-        self.request, self.settings, self.options, self.page = request, settings, options, page
+        self.request, self.settings, self.options = request, settings, options
+        self.page, self.forecast = page, forecast
         self.make_upscaler, self.write_stream = make_upscaler, write_stream
         self.upscaler: Enlarger | None = None
         self.fatal: DreamsrError | None = None
@@ -123,13 +136,22 @@ class Stages:
         """The large picture from the small one."""
         if task.status is not None or task.small is None:
             return
+
+        def on_choice(weights: str) -> None:
+            task.weights = weights
+
         with self._stage(task):
             if self.upscaler is None:
                 self.upscaler = self._loaded()
-            job = task.job
+            job, began = task.job, time.monotonic()
+            if self.forecast is not None:
+                on_progress = self.forecast.hearing(job, on_progress)
             task.large = self.upscaler.enlarge_picture(
-                task.small, job.height, job.width, self.settings, on_progress=on_progress
+                task.small, job.height, job.width, self.settings, on_progress=on_progress, on_choice=on_choice
             )
+            if self.forecast is not None:
+                self.forecast.enlarged()
+            task.net_seconds = time.monotonic() - began
 
     def write(self, task: Task) -> None:
         """The large picture into its file, and what is known of it into the task; both pictures are let go."""
@@ -142,6 +164,8 @@ class Stages:
                 task.notes = (*task.notes, *small.notes, *lost)
                 self._look_at(task, small, large)
                 task.status = "done"
+            if self.forecast is not None and task.status == "done":
+                self.forecast.finished(task.job, task.seconds - task.net_seconds)
         task.small = task.large = None
 
     @contextmanager

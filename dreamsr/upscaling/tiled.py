@@ -29,10 +29,10 @@ from dreamsr.upscaling.sizes import Pass, whole_px
 
 
 class Counter:
-    """Counts net evaluations over all passes and tiles of one picture and tells of each."""
+    """Counts net evaluations over all passes and tiles of one picture, `total` of them foreseen, and tells of each."""
 
-    def __init__(self, passes: list[Pass], steps: int, tile: int, on_progress: OnProgress | None) -> None:
-        self.total = sum(_tiles(one, tile) for one in passes) * (steps + 1)
+    def __init__(self, total: int, on_progress: OnProgress | None) -> None:
+        self.total = total
         self.done = 0
         self.on_progress = on_progress
 
@@ -44,11 +44,11 @@ class Counter:
             self.on_progress(Progress(self.done, self.total))
 
 
-def _tiles(one: Pass, tile: int) -> int:
-    """How many tiles of at most `tile` px a pass has."""
+def evaluations(one: Pass, steps: int, tile: int) -> int:
+    """How often a pass of so many steps asks its net, in tiles of at most `tile` px."""
     tile = max(tile, smallest_tile_px(align_px(one.scale)))
     height, width = (whole_px(size, one.scale) for size in (one.height, one.width))
-    return sum(1 for _ in tiles(height, width, scale=one.scale, tile=tile))
+    return sum(steps + 1 for _ in tiles(height, width, scale=one.scale, tile=tile))
 
 
 @dataclass(frozen=True)

@@ -2,54 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-import torch
+import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dreamsr.core.device import Precision, choose_compute
-from dreamsr.core.model import build_denoiser
+from dreamsr.core.denoiser import Denoiser
 from dreamsr.core.pixels import Pixels
-from dreamsr.errors import UsageError, WeightsError
 from dreamsr.measure.memory import automatic_batch_px, automatic_tile_px, require_room
 from dreamsr.pictures.lanczos import resized
 from dreamsr.pictures.picture import Picture
 from dreamsr.upscaling.bleed import bleed, enlarged_alpha
-from dreamsr.upscaling.fitting import fit
+from dreamsr.upscaling.nets import LoadedNet, Nets
 from dreamsr.upscaling.python_images import as_pictures
-from dreamsr.upscaling.settings import OnProgress, Progress, Settings
+from dreamsr.upscaling.settings import OnChoice, OnProgress, Progress, Settings
 from dreamsr.upscaling.sizes import Pass, Size, check_target, plan_passes
-from dreamsr.upscaling.tiled import Counter, TiledRun
-from dreamsr.weights.file import load_weights
-from dreamsr.weights.registry import denoise_partner
-from dreamsr.weights.resolve import resolve_weights
+from dreamsr.upscaling.tiled import Counter, TiledRun, evaluations
+from dreamsr.weights.file import Weights
+from dreamsr.weights.registry import AUTOMATIC
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = ["DEFAULT_WEIGHTS", "OnProgress", "Progress", "Settings", "Size", "Upscaler", "upscale"]
 
-DEFAULT_WEIGHTS = "photo-x4"
-FALLBACK_STEPS = 4
-
-
-def recommended_steps(facts: Mapping[str, Any]) -> int:
-    """How many steps the header of some weights recommends; `FALLBACK_STEPS` where it says nothing usable."""
-    told = facts.get("default_steps")
-    return told if isinstance(told, int) and told > 0 else FALLBACK_STEPS
-
-
-def mixed(own: Mapping[str, Tensor], other: Mapping[str, Tensor], share: float, partner: str) -> dict[str, Tensor]:
-    """`share` of the parameters `own`, the rest of `other`'s: what lies between two nets that began as one does what
-    lies between them (Wang et al. 2019, Deep Network Interpolation). Raises WeightsError for other nets."""
-    if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in other.items()}:
-        raise WeightsError(f"{partner} is another net than the weights it should be mixed with; use them alone")
-    return {name: torch.lerp(other[name], value, share) for name, value in own.items()}
-
+DEFAULT_WEIGHTS = AUTOMATIC
 
 Kind = TypeVar("Kind", "Image", NDArray[Any], Tensor)
 
@@ -57,9 +39,10 @@ Kind = TypeVar("Kind", "Image", NDArray[Any], Tensor)
 class Upscaler:
     """Weights kept loaded for many pictures; call it like a function.
 
-    weights: a name, a file, a run folder or a Hub reference. device: auto, cuda, cuda:1, mps or cpu.
-    precision: bf16, fp16 or fp32, auto for bf16 where the hardware computes it. denoise: 1 repairs as the weights
-    learnt to, 0 leaves noise and blocks as they are, for weights that have a partner. on_notice hears what is fetched,
+    weights: auto for those that suit each picture, by its scale and by what it shows of its past; or a name, a file, a
+    run folder or a Hub reference. device: auto, cuda, cuda:1, mps or cpu. precision: bf16, fp16 or fp32, auto for bf16
+    where the hardware computes it. denoise: 1 repairs as the weights learnt to, 0 leaves noise and blocks as they are, for
+    weights that have a partner; None repairs, but with auto only what is not pristine. on_notice hears what is fetched,
     on_download the bytes that have arrived and all bytes.
     Raises WeightsError, DownloadError, DeviceError, and UsageError for an impossible `denoise`.
     """
@@ -69,36 +52,43 @@ class Upscaler:
         weights: str | Path = DEFAULT_WEIGHTS,
         device: str = "auto",
         *,
-        precision: Precision = "auto",
-        denoise: float = 1.0,
+        precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto",
+        denoise: float | None = None,
         on_notice: Callable[[str], None] | None = None,
         on_download: Callable[[int, int], None] | None = None,
     ) -> None:
-        partner = denoise_partner(str(weights), denoise)
-        self.compute = choose_compute(device, precision)
-        self.path = resolve_weights(str(weights), on_notice=on_notice, on_progress=on_download)
-        self.weights = load_weights(self.path)
-        if partner:
-            own = self.weights.net.state_dict()
-            other = load_weights(resolve_weights(partner, on_notice=on_notice, on_progress=on_download))
-            self.weights.net.load_state_dict(mixed(own, other.net.state_dict(), denoise, partner))
-        net = self.weights.net.to(self.compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.denoiser = build_denoiser(self.weights.config, net, compute=self.compute, traits=self.weights.traits)
+        self.nets = Nets(str(weights), device, precision, denoise, on_notice, on_download)
+        self.compute = self.nets.compute
+
+    @property
+    def path(self) -> Path:
+        """The file of the weights; of several, of those for the largest scale, as in all that follows."""
+        return self.nets.largest.path
+
+    @property
+    def weights(self) -> Weights:
+        """The weights as they were loaded."""
+        return self.nets.largest.weights
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """What a sampler asks."""
+        return self.nets.largest.denoiser
 
     @property
     def scale(self) -> int:
-        """The one scale that the net was trained for, or the largest; others are composed from it."""
-        return self.weights.config.scale
+        """The one scale that the net was trained for, or the largest; others are composed."""
+        return self.nets.scales[-1]
 
     @property
     def continuous(self) -> bool:
         """Whether the net enlarges by any factor up to `scale` itself."""
-        return self.weights.config.architecture.continuous
+        return self.nets.continuous
 
     @property
     def default_steps(self) -> int:
         """The number of steps that the weights recommend."""
-        return recommended_steps(self.weights.facts)
+        return self.nets.largest.default_steps
 
     @overload
     def __call__(
@@ -154,51 +144,88 @@ class Upscaler:
         return give_back(results)
 
     def enlarge_picture(
-        self, picture: Picture, height: int, width: int, settings: Settings, *, on_progress: OnProgress | None = None
+        self,
+        picture: Picture,
+        height: int,
+        width: int,
+        settings: Settings,
+        *,
+        on_progress: OnProgress | None = None,
+        on_choice: OnChoice | None = None,
     ) -> Picture:
         """A picture of height x width px with the same depth, colours, kind of alpha and metadata.
 
         The net enlarges the colours, bled under transparency so that no halo appears; alpha goes beside it.
         """
-        if picture.alpha is None:
-            pixels = self.enlarge(picture.pixels, height, width, settings, on_progress=on_progress)
-            return replace(picture, pixels=pixels)
-        colours = bleed(picture.pixels, picture.alpha)
-        pixels = self.enlarge(colours, height, width, settings, on_progress=on_progress)
-        return replace(picture, pixels=pixels, alpha=enlarged_alpha(picture.alpha, height, width))
+        colours = picture.pixels if picture.alpha is None else bleed(picture.pixels, picture.alpha)
+        pixels = self.enlarge(colours, height, width, settings, on_progress=on_progress, on_choice=on_choice)
+        alpha = None if picture.alpha is None else enlarged_alpha(picture.alpha, height, width)
+        return replace(picture, pixels=pixels, alpha=alpha)
 
     def enlarge(
-        self, pixels: Pixels, height: int, width: int, settings: Settings, *, on_progress: OnProgress | None = None
+        self,
+        pixels: Pixels,
+        height: int,
+        width: int,
+        settings: Settings,
+        *,
+        on_progress: OnProgress | None = None,
+        on_choice: OnChoice | None = None,
     ) -> Pixels:
         """[h,w,C] uint8 or uint16, C 1 or 3 -> [height,width,C] of the same dtype.
 
-        Raises UsageError for an impossible target or number of steps, DeviceError where memory is short.
+        `on_choice` hears which weights it is done with. Raises UsageError for an impossible target or number of steps,
+        DeviceError where memory is short.
         """
         from_height, from_width = pixels.shape[:2]
         check_target(from_height, from_width, height, width)
         require_room(height, width, pixels.shape[2] * pixels.itemsize)
-        steps = self._steps(settings)
-        tile = settings.tile_px or automatic_tile_px(self.compute.device, scale=self.scale)
-        batch_px = automatic_batch_px(self.compute.device, scale=self.scale)
-        if settings.tile_px is not None:  # which says how much memory to take
-            batch_px = min(batch_px, tile**2)
-        passes = plan_passes(from_height, from_width, height, width, self.scale, continuous=self.continuous)
-        fitted = len(passes) > 1 and not self.continuous  # resized before the last net, not after it
-        counter = Counter(passes, steps, tile, on_progress)
+        continuous = self.continuous
+        passes = plan_passes(from_height, from_width, height, width, self.nets.scales, continuous=continuous)
+        nets = self.nets.choose(pixels, [self.scale if continuous else int(one.scale) for one in passes])
+        if on_choice is not None:
+            on_choice(", then ".join(dict.fromkeys(net.name for net in nets)))
+        runs = self._runs(passes, nets, settings, on_progress)
+        fitted = len(passes) > 1 and not continuous  # resized before the last net, not after it
         image: Pixels = pixels
-        for number, one in enumerate(passes):
+        for number, (one, run) in enumerate(zip(passes, runs, strict=True)):
             if fitted and number == len(passes) - 1:
-                image = fit(image, one, height, width)
-            seed = settings.seed + number
-            run = TiledRun(self.denoiser, one.scale, settings, seed, steps, tile, counter.tick, batch_px)
+                image = _fitted(image, one, height, width)
             image = run(image)
         return image[:height, :width] if fitted else _completed(image, passes[-1], height, width)
 
-    def _steps(self, settings: Settings) -> int:
-        steps, most = settings.steps or self.default_steps, self.denoiser.process.timesteps
-        if steps > most:
-            raise UsageError(f"`steps` is {steps}, but these weights can take 1..{most}")
-        return steps
+    def _runs(
+        self, passes: Sequence[Pass], nets: Sequence[LoadedNet], settings: Settings, on_progress: OnProgress | None
+    ) -> list[TiledRun]:
+        """Each pass with its net, its own noise and its tiles. Raises UsageError for an impossible number of steps."""
+        device = self.compute.device
+        tiles = [settings.tile_px or automatic_tile_px(device, scale=net.denoiser.scale) for net in nets]
+        planned = [
+            (one, net, net.steps(settings.steps), tile) for one, net, tile in zip(passes, nets, tiles, strict=True)
+        ]
+        counter = Counter(sum(evaluations(one, steps, tile) for one, _, steps, tile in planned), on_progress)
+        runs = []
+        for number, (one, net, steps, tile) in enumerate(planned):
+            batch_px = automatic_batch_px(device, scale=net.denoiser.scale)
+            if settings.tile_px is not None:  # which says how much memory to take
+                batch_px = min(batch_px, tile**2)
+            seed = settings.seed + number
+            runs.append(TiledRun(net.denoiser, one.scale, settings, seed, steps, tile, counter.tick, batch_px))
+        return runs
+
+
+def _fitted(image: Pixels, one: Pass, target_height: int, target_width: int) -> Pixels:
+    """Bring an image to the size that a last pass starts from, so that the pass's result begins with the target.
+
+    The pass gives `scale * ceil(target / scale)` pixels, up to `scale - 1` more than wanted: the image's edge is
+    repeated by as much, so that cropping the surplus leaves the picture unmoved.
+    """
+    height, width = image.shape[:2]
+    tall = height * (one.scale * one.height / target_height)
+    wide = width * (one.scale * one.width / target_width)
+    more = ((0, math.ceil(tall) - height), (0, math.ceil(wide) - width), (0, 0))
+    padded = np.pad(image, more, mode="edge") if more != ((0, 0),) * 3 else image
+    return resized(padded, one.height, one.width, box=(0.0, 0.0, wide, tall))
 
 
 def _completed(image: Pixels, last: Pass, height: int, width: int) -> Pixels:
@@ -219,7 +246,7 @@ def upscale(
     steps: int | None = None,
     seed: int = 0,
     fidelity: float = 0.0,
-    denoise: float = 1.0,
+    denoise: float | None = None,
     tile: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> Image: ...
@@ -235,7 +262,7 @@ def upscale(
     steps: int | None = None,
     seed: int = 0,
     fidelity: float = 0.0,
-    denoise: float = 1.0,
+    denoise: float | None = None,
     tile: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> Kind: ...
@@ -250,7 +277,7 @@ def upscale(
     steps: int | None = None,
     seed: int = 0,
     fidelity: float = 0.0,
-    denoise: float = 1.0,
+    denoise: float | None = None,
     tile: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> Any:

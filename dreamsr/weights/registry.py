@@ -21,6 +21,8 @@ FILE_NAME = "weights.toml"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+AUTOMATIC = "auto"
+"""In place of a name: the weights that suit a picture."""
 COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 
 MeasuredRow = Mapping[str, str | int | float]
@@ -32,6 +34,7 @@ class WeightsEntry:
     """One table of weights.toml. `repo` is "" as long as no repository holds the file.
 
     denoise_partner: weights of the same net that leave noise and blocks as they are; `denoise` mixes the two.
+    automatic: whether `AUTOMATIC` may choose them, or their partner, for pictures to be enlarged by their scale.
     """
 
     name: str
@@ -46,6 +49,7 @@ class WeightsEntry:
     training_data: str
     training_data_licence: str
     denoise_partner: str = ""
+    automatic: bool = False
     bundled: bool = False
     repo: str = ""
     file: str = "model.safetensors"
@@ -68,20 +72,37 @@ def describe_weights(name: str) -> WeightsEntry | None:
     return registry().get(name)
 
 
-def denoise_partner(weights: str, denoise: float) -> str:
-    """The name of the weights to mix `weights` with, "" for 1, which leaves them as they are.
+def automatic_weights() -> list[WeightsEntry]:
+    """The tables among which `AUTOMATIC` chooses, one for each scale, ascending. Raises WeightsError without any."""
+    entries = sorted((entry for entry in registry().values() if entry.automatic), key=lambda entry: entry.scale)
+    if not entries:
+        raise WeightsError(f"{FILE_NAME} names no weights that {AUTOMATIC} may choose; name some")
+    return entries
 
-    Raises UsageError where there are none to mix with, or `denoise` cannot be.
+
+def candidates(weights: str, denoise: float | None) -> dict[str, str]:
+    """What `weights` stands for: each name with that of its partner, "" where nothing is to be mixed.
+
+    `AUTOMATIC` stands for all that it may choose, of which a `denoise` below 1 leaves those with a partner; None leaves
+    all, and their partners to be chosen as well. Anything else stands for itself.
+    Raises UsageError where there is nothing to mix with, or `denoise` cannot be.
     """
-    if not 0 <= denoise <= 1:
+    if denoise is not None and not 0 <= denoise <= 1:
         raise UsageError(f"`denoise` is {denoise:g}, but it must be in 0..1")
-    if denoise == 1:
-        return ""
     tables = registry()
-    if weights in tables and (partner := tables[weights].denoise_partner):
-        return partner
-    able = ", ".join(name for name, entry in tables.items() if entry.denoise_partner) or "none yet"
-    raise UsageError(f"`denoise` works with weights that have a partner to be mixed with ({able}), not with {weights}")
+    automatic = weights == AUTOMATIC
+    names = [entry.name for entry in automatic_weights()] if automatic else [weights]
+    partners = {name: tables[name].denoise_partner if name in tables else "" for name in names}
+    if denoise == 1 or (denoise is None and not automatic):
+        return dict.fromkeys(names, "")
+    if denoise is None:
+        return partners
+    if able := {name: partner for name, partner in partners.items() if partner}:
+        return able
+    mixable = ", ".join(name for name, entry in tables.items() if entry.denoise_partner) or "none yet"
+    raise UsageError(
+        f"`denoise` works with weights that have a partner to be mixed with ({mixable}), not with {weights}"
+    )
 
 
 def registry_file() -> Path:
@@ -101,6 +122,9 @@ def bundled_file(name: str) -> Path:
 def unknown_weights(name: str) -> WeightsError:
     """The error for a name that nothing answers to, with the names that do."""
     names = list(registry())
+    if name == AUTOMATIC:
+        able = ", ".join(entry.name for entry in automatic_weights())
+        return WeightsError(f"{AUTOMATIC} chooses weights for a picture; here, name one of them: {able}")
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     known = ", ".join(names) or "none"
@@ -127,6 +151,8 @@ def parse_registry(text: str, *, source: str) -> dict[str, WeightsEntry]:
         if entry.backbone not in config_classes():
             possible = ", ".join(config_classes())
             raise WeightsError(f"{source}: [{name}]: backbone is {entry.backbone!r}, possible: {possible}")
+        if entry.automatic and any(e.automatic and e.scale == entry.scale for n, e in entries.items() if n != name):
+            raise WeightsError(f"{source}: [{name}]: automatic, as other weights of scale {entry.scale} are")
         if entry.denoise_partner and entry.denoise_partner not in set(entries) - {name}:
             raise WeightsError(f"{source}: [{name}]: denoise_partner is {entry.denoise_partner!r}, which has no table")
     return entries

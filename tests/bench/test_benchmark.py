@@ -21,9 +21,10 @@ import torch
 from PIL import Image
 
 from dreamsr.bench import sweep
-from dreamsr.bench.benchmark import BenchRequest, Report, ablation, bench
+from dreamsr.bench.benchmark import Report, bench
 from dreamsr.bench.check import check
 from dreamsr.bench.report import to_csv, to_json
+from dreamsr.bench.request import BenchRequest, ablation
 from dreamsr.bench.score import hints
 from dreamsr.bench.store import Store
 from dreamsr.bench.sweep import SweepProgress

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dreamsr.bench.benchmark import BenchRequest, Report, bench
-from dreamsr.bench.report import plain
+from dreamsr.bench.benchmark import Report, bench
+from dreamsr.bench.request import BenchRequest
 from tests.browser import CHROMIUM
 
 pytest.importorskip("matplotlib", reason="charts need matplotlib, the extra dreamsr[bench]")
@@ -40,7 +39,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Repo
 
 @pytest.fixture(scope="module")
 def figures(report: Report) -> list[Plot]:
-    return plots(plain(report.data))
+    return plots(report.summary, report.results)
 
 
 @pytest.fixture(scope="module")
@@ -72,22 +71,22 @@ def test_charts_come_as_svg_and_png_with_readable_text(figures: list[Plot]) -> N
 
 
 def test_charts_are_the_same_bytes_every_time(report: Report, figures: list[Plot]) -> None:
-    again = plots(plain(report.data))
+    again = plots(report.summary, report.results)
     assert [(f.svg, f.png) for f in again] == [(f.svg, f.png) for f in figures]
 
 
 def test_lpips_is_the_perceptual_axis_where_there_is_one(report: Report) -> None:
-    data: dict[str, Any] = json.loads(json.dumps(plain(report.data)))
-    for number, entry in enumerate(data["summary"]):
-        entry["metrics"]["lpips_alex"] = {**entry["metrics"]["ssim_y"], "mean": 0.1 * number}
-    assert b"LPIPS" in plots(data)[0].svg
+    summary = [
+        replace(entry, metrics={**entry.metrics, "lpips_alex": replace(entry.metrics["ssim_y"], mean=0.1 * number)})
+        for number, entry in enumerate(report.summary)
+    ]
+    assert b"LPIPS" in plots(summary, report.results)[0].svg
 
 
 def test_a_report_without_weights_still_has_charts(report: Report) -> None:
-    data = dict(plain(report.data))
-    for name in ("summary", "images"):
-        data[name] = [entry for entry in data[name] if entry["method"] in ("bicubic", "lanczos")]
-    assert [f.name for f in plots(data)] == ["perception-distortion", "quality-seconds", "per-image"]
+    summary = [entry for entry in report.summary if entry.method in ("bicubic", "lanczos")]
+    results = [result for result in report.results if result.method in ("bicubic", "lanczos")]
+    assert [f.name for f in plots(summary, results)] == ["perception-distortion", "quality-seconds", "per-image"]
 
 
 def test_the_page_needs_nothing_else_and_shows_names_as_text(html: str) -> None:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from dreamsr.bench.calibration import calibration, published_way
-from dreamsr.bench.dataset import Dataset, most_detailed, open_datasets, partner, pictures_in
+from dreamsr.bench.dataset import Dataset, open_datasets, partner, pictures_in, shown_window
 from dreamsr.bench.methods import Interpolation, Variant
 from dreamsr.bench.protocol import (
     PROTOCOLS,
@@ -59,7 +59,7 @@ def test_truth_is_cut_at_the_top_left_and_the_small_image_is_its_scale_th(tmp_pa
     height, width = 67 // scale * scale, 53 // scale * scale
     assert np.array_equal(item.truth, pixels[:height, :width])
     assert item.low.shape == (height // scale, width // scale, 3)
-    expected = metrics.as_pixels(resize.shrink(metrics.planes(item.truth), scale))
+    expected = metrics.as_pixels(resize.shrink_8_bit(metrics.planes(item.truth), scale))
     assert np.array_equal(item.low, expected)
 
 
@@ -146,7 +146,7 @@ def test_degradations_are_parsed_and_repeat_by_seed_and_number() -> None:
     other = parse_degradation("noise-10", seed=4).apply(truth, 4, 0)
     assert not np.array_equal(parse_degradation("noise-10", seed=3).apply(truth, 4, 0), other)
     plain = parse_degradation("bicubic")
-    assert np.array_equal(plain.apply(truth, 4, 0), metrics.as_pixels(resize.shrink(truth, 4)))
+    assert np.array_equal(plain.apply(truth, 4, 0), metrics.as_pixels(resize.shrink_8_bit(truth, 4)))
 
 
 @pytest.mark.parametrize("text", ["", "blur", "noise-", "jpeg-0", "jpeg-101", "blur-1+blur-2", "blur--1", "noise-1e9"])
@@ -194,7 +194,7 @@ def test_blur_keeps_the_mean_of_constants_and_smooths() -> None:
 def test_the_shown_window_is_where_the_detail_is() -> None:
     image = np.zeros((200, 240, 3), np.uint8)
     image[120:180, 40:100] = np.random.default_rng(0).integers(0, 255, (60, 60, 3))
-    top, left, height, width = most_detailed(image, 4, 64)
+    top, left, height, width = shown_window(image, 4, 64)
     assert (height, width) == (64, 64)
     assert 112 <= top <= 124
     assert 32 <= left <= 44
@@ -254,7 +254,7 @@ def test_calibration_is_for_standard_sets_only_and_tells_other_files_apart(tmp_p
     opened = datasets(tmp_path / "mine")
     assert opened[0].name == "Set5"
     (one,) = calibration(opened)
-    assert one["agrees"] is False
-    assert one["published_psnr_y"] == 28.42
+    assert one.agrees is False
+    assert one.published_psnr_y == 28.42
     save(tmp_path / "other" / "a.png", drawn(48, 48))
     assert calibration(datasets(tmp_path / "other")) == []

@@ -199,7 +199,8 @@ def test_speed_alone_needs_no_pictures_and_gives_every_report(
     no_luck = f"no-luck={sys.executable} -c 'raise SystemExit(5)' {{input}} {{output}}"
     files = ("--json", "r.json", "--csv", "r.csv", "--html", "r.html", "--speed-px", "16", "--device", "cpu")
     weights = ("--weights", f"tiny={tiny_weights}", "--command", f"pillow={quick}", "--command", no_luck)
-    assert cli.main(["bench", "--speed", *weights, *files, "-q"]) == 0
+    assert cli.main(["bench", "--speed", *weights, *files, "-q"]) == 1
+    assert "no-luck on 16 px" in capsys.readouterr().err
     entries = json.loads((folder / "r.json").read_text())["speed"]
     assert [entry["method"] for entry in entries] == ["tiny", "pillow", "no-luck", "bicubic", "lanczos"]
     assert "exit code 5" in entries[2]["failure"]

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.progress import Progress
 
-from dreamsr.cli import main
+from dreamsr.cli import main, train_view
 from dreamsr.cli.train_view import duration
 from dreamsr.core.model import ModelConfig
 from dreamsr.data.recipes import degradation_table
@@ -313,6 +314,27 @@ def test_finetune_can_finish_only(data, tmp_path):
     lines = [json.loads(line) for line in (second / "log.jsonl").read_text().splitlines()]
     assert [line["stage"] for line in lines] == ["finish"] * 2
     assert set(lines[-1]["parts"]) == {"l1", "adversarial", "discriminator"}
+
+
+def test_a_long_look_at_the_photos_is_told_after_a_second_and_every_half_minute(monkeypatch, capfd):
+    now = [100.0]
+    monkeypatch.setattr(train_view.time, "monotonic", lambda: now[0])
+    view = train_view.TrainView(None)
+    for done, seconds in ((1, 0.0), (2, 0.9), (3, 0.2), (4, 20.0), (5, 10.0), (2000, 40.0)):
+        now[0] += seconds
+        view.scan(done, 2000)
+    lines = capfd.readouterr().err.splitlines()
+    assert lines == ["looking at the photos: 3 of 2,000", "looking at the photos: 5 of 2,000"]
+
+
+def test_on_a_terminal_the_look_at_the_photos_has_a_bar_that_goes_when_it_is_done():
+    bars = Progress()
+    view = train_view.TrainView(bars)
+    view.scan(1, 3)
+    (task,) = bars.tasks
+    assert (task.completed, task.total, task.visible) == (1, 3, True)
+    view.scan(3, 3)
+    assert (task.completed, task.visible, len(bars.tasks)) == (3, False, 1)
 
 
 @pytest.mark.slow

@@ -230,6 +230,7 @@ def test_json_has_one_line_per_file_and_nothing_else(upscale: Run, capsys: pytes
     assert said.err == ""
     first = lines(said.out)[0]
     assert first.pop("seconds") >= 0
+    assert first.pop("weights").endswith(".safetensors")
     assert first == {
         "input": "a.png",
         "output": "a_x4.png",
@@ -620,6 +621,16 @@ def test_a_word_comes_where_planning_takes_more_than_a_second(
     for now[0] in (1.1, 2.2):
         report.planning(20_000)
     assert capsys.readouterr().err == "looking at 20000 files\n"
+
+
+def test_a_word_comes_where_finding_files_takes_more_than_a_second(
+    upscale: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(upscale_view, "SILENT_SECONDS", -1.0)
+    draw("in/a.png")
+    draw("in/b.png")
+    assert upscale("in", "-o", "out", "--dry-run") == 0
+    assert capsys.readouterr().err.startswith("finding pictures\nlooking at 2 files\n")
 
 
 def test_an_interrupted_batch_says_how_to_go_on(

@@ -89,7 +89,7 @@ def test_numbers_give_the_same_pairs_in_copies_and_in_workers(data):
 def test_the_fingerprint_counts_both_sides(data, tmp_path):
     again = write(tmp_path)
     assert twins_of(data).fingerprint() == twins_of(again).fingerprint()
-    save(tmp_path / "lr" / "ax4.png", np.maximum(small(scene(*SIZES["a"], 0)), 70))
+    save(tmp_path / "lr" / "ax4.png", np.maximum(small(scene(*SIZES["a"], 0)), 150))
     assert twins_of(data).fingerprint() != twins_of(again).fingerprint()
 
 

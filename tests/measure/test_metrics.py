@@ -105,7 +105,7 @@ def test_planes_and_pixels_are_inverse_and_halves_round_up() -> None:
 
 def test_low_psnr_is_high_for_what_shrinks_to_the_input_and_low_for_another_picture() -> None:
     truth = picture()
-    low = metrics.to_grey_levels(resize.shrink(truth, 4))
+    low = resize.shrink_8_bit(truth, 4)
     assert metrics.low_psnr(truth, low, 4) == math.inf
     assert metrics.low_psnr(picture(5), low, 4) < 20
 

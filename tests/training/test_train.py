@@ -30,7 +30,7 @@ from dreamsr.training.state import begin
 from dreamsr.training.step import StepLoss, learning_rate
 from dreamsr.training.stopping import StopRequest
 from dreamsr.weights.file import load_weights
-from tests.training.tiny_runs import MODELS, TINY, checkpoint, draw_pictures, largest_difference, run, same
+from tests.training.tiny_runs import MODELS, TINY, checkpoint, draw_pictures, largest_difference, run, same, valid_row
 
 CPU = Compute(torch.device("cpu"), torch.float32, "test")
 PLAIN = DreamConfig(power=math.inf)
@@ -338,8 +338,15 @@ def test_drawn_pictures_are_told_and_their_fonts_kept(data, tmp_path):
 def test_what_cannot_be_used_is_told_and_bad_data_met_later_ends_the_run_in_one_line(tmp_path, monkeypatch):
     source = draw_pictures(tmp_path / "data")
     (tmp_path / "data" / "bad.png").write_bytes(b"no picture")
-    heard = []
-    run(replace(TINY, max_steps=1), source, tmp_path / "run", on_notice=heard.append)
+    heard, looked = [], []
+    run(
+        replace(TINY, max_steps=1),
+        source,
+        tmp_path / "run",
+        on_notice=heard.append,
+        on_scan=lambda *now: looked.append(now),
+    )
+    assert looked == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert heard[0] == f"3 photos in {source.data}"
     assert any(notice.startswith("not used: ") and "bad.png" in notice for notice in heard)
     monkeypatch.setattr(loader.Batches, "_one", lambda *_: (_ for _ in ()).throw(DataError("0.png: it is gone")))
@@ -598,11 +605,11 @@ class Judge:
         self.training = []
 
     def __call__(self, denoiser, step):
-        from dreamsr.training.results.validation import Validation, ValidRow
+        from dreamsr.training.results.validation import Validation
 
         self.steps.append(step)
         self.training.append(denoiser.net.training)
-        row = ValidRow(1, 20.0, 0.5, None)
+        row = valid_row(1, 20.0, 0.5, None)
         return Validation(step, (row,), replace(row, steps=0), self.scores[step])
 
 

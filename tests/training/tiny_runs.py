@@ -22,6 +22,7 @@ from dreamsr.data.sources import DataSource
 from dreamsr.training.config import DreamConfig, TrainConfig
 from dreamsr.training.request import Listener, RunRequest
 from dreamsr.training.results.checkpoints import checkpoints, read_state
+from dreamsr.training.results.validation import ValidRow
 from dreamsr.training.train import train
 
 TINY = TrainConfig(
@@ -96,6 +97,11 @@ def asked(config: TrainConfig, data: DataSource, out: Path, **options: Any) -> t
     """A request for a run on the CPU and its listener; `options` are fields of either."""
     heard = {name: options.pop(name) for name in list(options) if name.startswith("on_")}
     return RunRequest(config, data, out, **{"device": "cpu", **options}), Listener(**heard)
+
+
+def valid_row(steps: int, psnr: float, ssim: float, lpips: float | None) -> ValidRow:
+    """What a validation found at so many steps."""
+    return ValidRow(steps, {"psnr_y": psnr, "ssim_y": ssim, "lpips_alex": lpips})
 
 
 def run(config: TrainConfig, data: DataSource, out: Path, **options: Any) -> Path:

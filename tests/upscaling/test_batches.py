@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -160,10 +162,11 @@ def test_the_cpu_sees_one_tile_at_a_time() -> None:
 def test_a_gpu_gives_what_the_cpu_does(tiny_upscaler: Upscaler, dtype: torch.dtype) -> None:
     expected = run_of(tiny_upscaler, Compute(CPU, torch.float32, "a test"), 0, [])(picture()).astype(int)
     device = torch.device(available_devices()[0])
-    net = tiny_upscaler.weights.net
-    try:
-        tiny_upscaler.weights.net = net.to(device)
-        found = run_of(tiny_upscaler, Compute(device, dtype, "a test"), 4 * TILE_PX**2, [])(picture())
-    finally:
-        net.to(CPU)
+    run = run_of(tiny_upscaler, Compute(device, dtype, "a test"), 4 * TILE_PX**2, [])
+    denoiser = build_denoiser(
+        tiny_upscaler.weights.config,
+        copy.deepcopy(tiny_upscaler.weights.net).to(device),
+        compute=run.denoiser.compute,
+    )
+    found = replace(run, denoiser=denoiser)(picture())
     assert np.abs(found - expected).mean() < 1

@@ -24,6 +24,7 @@ from dreamsr.upscaling.settings import Progress, Settings
 from dreamsr.upscaling.sizes import Size
 from dreamsr.upscaling.upscaler import Upscaler
 from tests.conftest import write_tiny_weights
+from tests.upscaling.stand_ins import take
 
 TINY_IDM = ModelConfig(
     backbone="idm",
@@ -85,10 +86,11 @@ def net() -> Bicubic:
 
 
 @pytest.fixture
-def upscaler(idm_weights: Path, net: Bicubic) -> Upscaler:
+def upscaler(idm_weights: Path, net: Bicubic, monkeypatch: pytest.MonkeyPatch) -> Upscaler:
     """The engine with `net` in the place of IDM."""
     upscaler = Upscaler(idm_weights, "cpu", precision="fp32")
-    upscaler.denoiser = build_denoiser(upscaler.weights.config, net, compute=upscaler.compute)
+    denoiser = build_denoiser(upscaler.weights.config, net, compute=upscaler.compute)
+    take(monkeypatch, upscaler, denoiser)
     return upscaler
 
 

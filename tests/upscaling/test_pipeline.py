@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dreamsr import claims
+from dreamsr.claims import Claims
 from dreamsr.errors import DamagedError, OutputError
 from dreamsr.pictures.picture import Picture
 from dreamsr.pictures.read import read_picture
-from dreamsr.upscaling import claims, pipeline, stages
-from dreamsr.upscaling.claims import Claims
+from dreamsr.upscaling import pipeline, stages
 from dreamsr.upscaling.files import upscale_files
 from dreamsr.upscaling.outcome import Counts, Outcome
 from dreamsr.upscaling.plan import Job, UpscaleRequest
@@ -41,9 +42,12 @@ class Repeater:
         settings: Settings,  # noqa: ARG002
         *,
         on_progress: OnProgress | None = None,
+        on_choice: object = None,
     ) -> Picture:
         self.count += 1
         self.during(self.count - 1)
+        if on_choice is not None:
+            on_choice("none")
         if on_progress is not None:
             on_progress(Progress(1, 1))
         rows, columns = np.arange(height) * picture.height // height, np.arange(width) * picture.width // width

@@ -15,6 +15,7 @@ from dreamsr.upscaling.sizes import (
     MAX_SCALE,
     Pass,
     Size,
+    cheapest_chain,
     check_target,
     continuous_factor,
     plan_passes,
@@ -75,11 +76,11 @@ def test_a_single_pixel_may_stay_one() -> None:
     [((100, 200), 1), ((400, 800), 1), ((401, 801), 2), ((1600, 3200), 2), ((120, 240), 1)],
 )
 def test_the_chain_is_the_shortest(target: tuple[int, int], scales: int) -> None:
-    assert len(plan_passes(100, 200, *target, 4)) == scales
+    assert len(plan_passes(100, 200, *target, (4,))) == scales
 
 
 def test_a_chain_of_two_ends_at_the_target() -> None:
-    assert plan_passes(10, 20, 75, 150, 4) == [Pass(10, 20, 4), Pass(19, 38, 4)]
+    assert plan_passes(10, 20, 75, 150, (4,)) == [Pass(10, 20, 4), Pass(19, 38, 4)]
 
 
 @given(
@@ -90,7 +91,7 @@ def test_a_chain_of_two_ends_at_the_target() -> None:
 )
 def test_every_chain_reaches_its_target(height: int, width: int, factor: float, scale: int) -> None:
     tall, wide = Size(scale=factor).of(height, width)
-    passes = plan_passes(height, width, tall, wide, scale)
+    passes = plan_passes(height, width, tall, wide, (scale,))
     assert passes[0] == Pass(height, width, scale) or len(passes) > 1
     if scale > 1:
         assert passes[-1].height * scale >= min(tall, height * scale)
@@ -134,7 +135,7 @@ def test_other_targets_take_the_next_larger_one(target: tuple[int, int], factor:
 )
 def test_every_multiple_of_a_fortieth_needs_no_resize(height: int, width: int, parts: int) -> None:
     target = Size(scale=parts / FACTOR_PARTS).of(height, width)
-    (only,) = plan_passes(height, width, *target, 4, continuous=True)
+    (only,) = plan_passes(height, width, *target, (4,), continuous=True)
     assert only.reaches(*target)
     assert 1 < only.scale <= 4
     assert FACTOR_PARTS % only.scale.denominator == 0
@@ -152,8 +153,8 @@ def test_every_continuous_chain_is_short_and_reaches_its_target(
     height: int, width: int, factors: tuple[float, float], scale: int
 ) -> None:
     tall, wide = math.ceil(height * factors[0]), math.ceil(width * factors[1])
-    passes = plan_passes(height, width, tall, wide, scale, continuous=True)
-    assert len(passes) == len(plan_passes(height, width, tall, wide, scale))
+    passes = plan_passes(height, width, tall, wide, (scale,), continuous=True)
+    assert len(passes) == len(plan_passes(height, width, tall, wide, (scale,)))
     assert all(one.scale == scale for one in passes[:-1])
     last = passes[-1]
     assert (last.height, last.width) == tuple(n * scale ** (len(passes) - 1) for n in (height, width))
@@ -162,8 +163,8 @@ def test_every_continuous_chain_is_short_and_reaches_its_target(
 
 
 def test_a_continuous_chain_ends_with_what_is_left() -> None:
-    assert plan_passes(10, 20, 75, 150, 4, continuous=True) == [Pass(10, 20, 4), Pass(40, 80, Fraction(15, 8))]
-    assert plan_passes(10, 20, 160, 320, 4, continuous=True) == [Pass(10, 20, 4), Pass(40, 80, 4)]
+    assert plan_passes(10, 20, 75, 150, (4,), continuous=True) == [Pass(10, 20, 4), Pass(40, 80, Fraction(15, 8))]
+    assert plan_passes(10, 20, 160, 320, (4,), continuous=True) == [Pass(10, 20, 4), Pass(40, 80, 4)]
 
 
 @given(size=st.integers(1, 999), parts=st.integers(41, 160))
@@ -171,3 +172,16 @@ def test_whole_sizes_are_the_least_that_enlarge_to_whole_pixels(size: int, parts
     scale = Fraction(parts, FACTOR_PARTS)
     assert whole_px(size, scale) == next(n for n in range(size, size + 40) if (n * scale).denominator == 1)
     assert whole_px(size, 3) == size
+
+
+@pytest.mark.parametrize(
+    ("factor", "chain"),
+    [(1.5, (2,)), (2, (2,)), (2.01, (4,)), (3, (4,)), (4, (4,)), (5, (2, 4)), (8, (2, 4)), (9, (4, 4)), (16, (4, 4))],
+)
+def test_of_two_nets_the_fewest_and_cheapest_reach_the_target(factor: float, chain: tuple[int, ...]) -> None:
+    assert cheapest_chain(factor, (2, 4)) == chain
+
+
+def test_a_chain_of_two_scales_starts_its_last_net_at_its_share_of_the_target() -> None:
+    assert plan_passes(10, 20, 80, 160, (2, 4)) == [Pass(10, 20, 2), Pass(20, 40, 4)]
+    assert plan_passes(10, 20, 50, 100, (2, 4)) == [Pass(10, 20, 2), Pass(13, 25, 4)]

@@ -13,7 +13,8 @@ from dreamsr.config import to_mapping
 from dreamsr.core.denoiser import Traits
 from dreamsr.errors import UsageError, WeightsError
 from dreamsr.training.config import FinishConfig, TrainConfig
-from dreamsr.upscaling.upscaler import Upscaler, mixed
+from dreamsr.upscaling.nets import mixed
+from dreamsr.upscaling.upscaler import Upscaler
 from dreamsr.weights import registry
 from dreamsr.weights.file import load_weights, save_weights
 from tests.conftest import TINY, write_tiny_weights
@@ -87,9 +88,9 @@ def partners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]
     save_weights(places["clean"], moved, TINY, facts={"default_steps": 2}, dtype=torch.float32)
     (tmp_path / "weights.toml").write_text(REGISTRY)
     monkeypatch.setattr(registry, "registry_file", lambda: tmp_path / "weights.toml")
-    from dreamsr.upscaling import upscaler
+    from dreamsr.upscaling import nets
 
-    monkeypatch.setattr(upscaler, "resolve_weights", lambda name, **_: places[name])
+    monkeypatch.setattr(nets, "resolve_weights", lambda name, **_: places[name])
     return places
 
 
@@ -118,9 +119,9 @@ def test_denoise_without_a_partner_or_out_of_range_is_refused(weights: str, deno
 
 @pytest.mark.usefixtures("partners")
 def test_a_missing_partner_is_told_before_anything_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dreamsr.upscaling import upscaler
+    from dreamsr.upscaling import nets
 
-    monkeypatch.setattr(upscaler, "resolve_weights", lambda *_, **__: pytest.fail("fetched"))
+    monkeypatch.setattr(nets, "resolve_weights", lambda *_, **__: pytest.fail("fetched"))
     with pytest.raises(UsageError, match=r"^`denoise` works with"):
         Upscaler("clean", "cpu", denoise=0.5)
 

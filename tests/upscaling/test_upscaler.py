@@ -22,9 +22,10 @@ from dreamsr.measure.consistency import consistency_db
 from dreamsr.pictures.lanczos import resized
 from dreamsr.pictures.picture import Picture
 from dreamsr.upscaling import tiled
-from dreamsr.upscaling import upscaler as engine
+from dreamsr.upscaling.nets import FALLBACK_STEPS
 from dreamsr.upscaling.settings import SMALLEST_TILE_PX, Progress, Settings
 from dreamsr.upscaling.upscaler import Upscaler
+from tests.upscaling.stand_ins import take
 
 ONE_STEP = Settings(steps=1)
 Shape = tuple[int, int, int]
@@ -261,8 +262,8 @@ def test_values_that_are_no_numbers_are_computed_again_in_float32(
     config = replace(upscaler.weights.config, parametrisation=parametrisation)
     net = Overflowing(upscaler.denoiser.net, {torch.bfloat16}, value)
     fast = Compute(torch.device("cpu"), torch.bfloat16, "test")
-    monkeypatch.setattr(upscaler, "denoiser", build_denoiser(config, net, compute=fast))
-    monkeypatch.setattr(precise, "denoiser", build_denoiser(config, precise.denoiser.net, compute=precise.compute))
+    take(monkeypatch, upscaler, build_denoiser(config, net, compute=fast))
+    take(monkeypatch, precise, build_denoiser(config, precise.denoiser.net, compute=precise.compute))
     small = picture((20, 20, 3))
     assert (upscaler.enlarge(small, 80, 80, ONE_STEP) == precise.enlarge(small, 80, 80, ONE_STEP)).all()
 
@@ -275,7 +276,7 @@ def test_weights_that_give_no_numbers_at_all_are_refused(
     upscaler = Upscaler(tiny_weights, "cpu", precision="fp32")
     config = replace(upscaler.weights.config, parametrisation=parametrisation)
     net = Overflowing(upscaler.denoiser.net, {torch.bfloat16, torch.float32}, value)
-    monkeypatch.setattr(upscaler, "denoiser", build_denoiser(config, net, compute=upscaler.compute))
+    take(monkeypatch, upscaler, build_denoiser(config, net, compute=upscaler.compute))
     with pytest.raises(DeviceError, match="not numbers"):
         upscaler.enlarge(picture((9, 9, 3)), 36, 36, ONE_STEP)
 
@@ -328,10 +329,8 @@ def test_metadata_and_format_travel_along(tiny_upscaler: Upscaler) -> None:
     assert (result.metadata, result.format, result.alpha) == (given.metadata, "JPEG", None)
 
 
-def test_weights_without_a_recommendation_take_four_steps(
-    tiny_upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_without_a_recommendation_take_four_steps(tiny_upscaler: Upscaler) -> None:
     assert tiny_upscaler.default_steps == 2
     for facts in ({}, {"default_steps": "many"}, {"default_steps": -1}):
-        monkeypatch.setattr(tiny_upscaler, "weights", replace(tiny_upscaler.weights, facts=facts))
-        assert tiny_upscaler.default_steps == engine.FALLBACK_STEPS
+        weights = replace(tiny_upscaler.weights, facts=facts)
+        assert replace(tiny_upscaler.nets.largest, weights=weights).default_steps == FALLBACK_STEPS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import Any, Literal
 
 from dreamsr.disk import file_sha256, write_bytes_atomically
 from dreamsr.measure.machine import environment
+from dreamsr.measure.metrics import LPIPS_ALEX, PSNR_Y
 from dreamsr.training.config import TrainConfig
 from dreamsr.training.finetuning.holdout import HeldOut
 from dreamsr.training.finetuning.sanity import sanity_picture
@@ -55,9 +55,15 @@ class FinetuneRow:
     @property
     def worse(self) -> bool:
         """Whether the loss is one that people would see: PSNR-Y fell by .1 dB, or LPIPS rose by .01."""
-        before, after = self.before.lpips_alex, self.after.lpips_alex
-        duller = before is not None and after is not None and after - before > WORSE_LPIPS
-        return duller or self.before.psnr_y - self.after.psnr_y > WORSE_DB
+        before, after = self.before.figures, self.after.figures
+        duller = LPIPS_ALEX in before and LPIPS_ALEX in after and after[LPIPS_ALEX] - before[LPIPS_ALEX] > WORSE_LPIPS
+        return duller or before[PSNR_Y] - after[PSNR_Y] > WORSE_DB
+
+    def as_json(self) -> dict[str, Any]:
+        """As the report holds it."""
+        rows = {"bicubic": self.bicubic, "before": self.before, "after": self.after}
+        told = {name: row.as_json() for name, row in rows.items()}
+        return {"pictures": self.pictures, **told, "steps": self.steps, "worse": self.worse}
 
 
 @dataclass(frozen=True)
@@ -121,13 +127,12 @@ class BeforeAfter:
 
 
 def _as_json(report: FinetuneReport, facts: Facts, tuned: Upscaler) -> str:
-    rows = [{**dataclasses.asdict(row), "steps": row.steps, "worse": row.worse} for row in report.rows]
     content = {
         "weights": {"file": report.weights.name, "sha256": file_sha256(report.weights)},
         **facts,
         "told": report.told,
         "held_out": report.held_out,
-        "rows": rows,
+        "rows": [row.as_json() for row in report.rows],
         "protocol": PROTOCOL,
         "degradation": tuned.weights.facts["train"]["degradation"],
         "environment": environment(tuned.compute),

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from dreamsr.disk import write_bytes_atomically
 from dreamsr.errors import OutputError, printable
-from dreamsr.measure.metrics import METRICS
 from dreamsr.training.config import StageName
 
 if TYPE_CHECKING:
@@ -76,8 +75,8 @@ class TrainLog:
 
     def validation(self, found: Validation) -> None:
         """One validation is done."""
-        rows = [_finite(asdict(row)) for row in found.rows]
-        bicubic = _finite(asdict(found.bicubic))
+        rows = [_finite(row.as_json()) for row in found.rows]
+        bicubic = _finite(found.bicubic.as_json())
         _write(self._validations, {"step": found.step, "score": found.score, "bicubic": bicubic, "rows": rows})
         if self._board is not None:
             self._board.add_scalar("validation/score", found.score, found.step)
@@ -86,9 +85,8 @@ class TrainLog:
 
     def _show(self, row: ValidRow, step: int) -> None:
         assert self._board is not None
-        for name, value in asdict(row).items():
-            if name in METRICS and value is not None:
-                self._board.add_scalar(f"validation/{name}/steps-{row.steps}", value, step)
+        for metric, value in row.figures.items():
+            self._board.add_scalar(f"validation/{metric.key}/steps-{row.steps}", value, step)
 
     def close(self) -> None:
         """Close all files; once more does nothing."""

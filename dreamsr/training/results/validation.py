@@ -8,7 +8,7 @@ seed of its own, so two validations differ only by the weights, and training goe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,13 +19,13 @@ import torch
 from dreamsr.core import resize
 from dreamsr.core.denoiser import Denoiser, evaluating
 from dreamsr.core.noise import seed_of
-from dreamsr.core.pixels import Pixels, from_tensor, to_tensor
+from dreamsr.core.pixels import Pixels
 from dreamsr.data.scan import pictures_below
 from dreamsr.disk import ensure_folder, write_bytes_atomically
 from dreamsr.errors import ConfigError, DataError, ImageError, printable
 from dreamsr.measure import metrics
-from dreamsr.measure.lpips import Perceptual
-from dreamsr.measure.score import means, score
+from dreamsr.measure.lpips import NETS, Perceptual
+from dreamsr.measure.score import Scores, means, score
 from dreamsr.training.config import TrainConfig
 from dreamsr.training.results.sample_grid import Column, blown_up, sample_grid
 from dreamsr.upscaling.settings import Settings
@@ -43,25 +43,23 @@ Images = Mapping[int, Sequence[Pixels]]
 
 @dataclass(frozen=True)
 class ValidRow:
-    """Means over the pictures at one number of denoising steps: dB, SSIM in [-1,1], LPIPS where it is installed.
+    """Means over the pictures at one number of denoising steps: of each metric in WATCHED, by its key.
 
-    Bicubic has 0 steps. PSNR and SSIM are those of the `y-channel` protocol: luma, `scale` px of border left out.
+    None where it cannot be measured here, as LPIPS where it is not installed. Bicubic has 0 steps. PSNR and SSIM are
+    those of the `y-channel` protocol: luma, `scale` px of border left out.
     """
 
     steps: int
-    psnr_y: float
-    ssim_y: float
-    lpips_alex: float | None
+    scores: Scores
 
     @property
     def figures(self) -> dict[metrics.Metric, float]:
         """What was measured, by metric."""
-        found = {metric: getattr(self, metric.key) for metric in FIGURES}
-        return {metric: value for metric, value in found.items() if value is not None}
+        return {metrics.METRICS[key]: value for key, value in self.scores.items() if value is not None}
 
-
-FIGURES = tuple(metrics.METRICS[field.name] for field in fields(ValidRow) if field.name in metrics.METRICS)
-"""The metrics of a row."""
+    def as_json(self) -> dict[str, Any]:
+        """As logs and reports hold it."""
+        return {"steps": self.steps, **self.scores}
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ class Validator:
         self.steps = tuple(dict.fromkeys(min(steps, most) for steps in config.valid_steps))
         self.out = out
         with torch.random.fork_rng(devices=[]):  # the network behind LPIPS is first built at random
-            self.perceptual = Perceptual(("alex",))
+            self.perceptual = Perceptual([net for net, key in NETS.items() if metrics.METRICS[key].watched])
         self.bicubic_images = [_bicubic(one.low, self.scale) for one in self.examples]
         self.bicubic = self.row(0, self.bicubic_images)
 
@@ -138,8 +136,7 @@ class Validator:
             metrics.Comparison.of(image, one.truth, metrics.planes(one.low), self.scale)
             for image, one in zip(images, self.examples, strict=True)
         ]
-        scores: dict[str, Any] = {**means(score(one, self.perceptual, FIGURES) for one in results)}
-        return ValidRow(steps, **scores)
+        return ValidRow(steps, means(score(one, self.perceptual, metrics.WATCHED) for one in results))
 
     def _show(self, path: Path, images: Images) -> None:
         """The first pictures as rows: small image, bicubic, each number of steps, truth."""
@@ -211,10 +208,11 @@ def score_of(rows: Sequence[ValidRow]) -> float:
     the weights that add none. Elsewhere PSNR-Y at the fewest steps, where a net is a regression and PSNR is fair.
     The two are no more comparable than their units: resume a run where it was begun, or with the same packages.
     """
-    lpips = [row.lpips_alex for row in rows if row.lpips_alex is not None]
+    figures = [row.figures for row in rows]
+    lpips = [found[metrics.LPIPS_ALEX] for found in figures if metrics.LPIPS_ALEX in found]
     if len(lpips) == len(rows):
         return -fmean(lpips)
-    return min(rows, key=lambda row: row.steps).psnr_y
+    return min(rows, key=lambda row: row.steps).figures[metrics.PSNR_Y]
 
 
 def counted(steps: int) -> str:
@@ -233,14 +231,14 @@ def _degraded(truth: Pixels, config: TrainConfig, number: int) -> Pixels:
     """[s*h,s*w,3] -> [h,w,3] uint8."""
     scale = config.model.scale
     if config.degradation == "bicubic":
-        return from_tensor(resize.shrink(to_tensor(truth), scale))
+        return metrics.as_pixels(resize.shrink_8_bit(metrics.planes(truth), scale))
     from dreamsr.data.degradation import degrade_photo
 
     return degrade_photo(np.ascontiguousarray(truth), scale=scale, config=config.photo, seed=seed_of(number))
 
 
 def _bicubic(low: Pixels, scale: int) -> Pixels:
-    return from_tensor(resize.enlarge(to_tensor(low), scale))
+    return metrics.as_pixels(resize.enlarge_8_bit(metrics.planes(low), scale))
 
 
 def _enlarged(denoiser: Denoiser, low: Pixels, *, scale: int, steps: int, seed: int) -> Pixels:

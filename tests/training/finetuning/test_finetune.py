@@ -22,6 +22,7 @@ from dreamsr.core.resize import shrink
 from dreamsr.data.sources import DataSource
 from dreamsr.disk import file_sha256
 from dreamsr.errors import ConfigError, DataError, OutputError, UsageError
+from dreamsr.measure.metrics import PSNR_Y, SSIM_Y
 from dreamsr.publishing.publish import About, stage
 from dreamsr.training import start
 from dreamsr.training.config import DreamConfig, TrainConfig
@@ -30,11 +31,10 @@ from dreamsr.training.finetuning.finetune import FINETUNE, finetune, suited
 from dreamsr.training.finetuning.holdout import MOST_HELD_OUT, held_out_by_user, hold_out
 from dreamsr.training.finetuning.sanity import sanity_picture
 from dreamsr.training.results import validation
-from dreamsr.training.results.validation import ValidRow
 from dreamsr.upscaling.upscaler import Upscaler
 from dreamsr.weights.file import load_weights, save_weights
 from tests.training.test_processes import in_two
-from tests.training.tiny_runs import asked, checkpoint, largest_difference
+from tests.training.tiny_runs import asked, checkpoint, largest_difference, valid_row
 from tests.training.tiny_runs import run as run_on_cpu
 
 TINY = TrainConfig(
@@ -127,10 +127,10 @@ def test_it_helps_on_pictures_that_were_not_trained_on(run) -> None:
     report, out, told = run
     held = [row for row in report.rows if row.pictures == "held-out"]
     assert [row.steps for row in held] == [1, 3]
-    gains = [row.after.psnr_y - row.before.psnr_y for row in held]
+    gains = [row.after.figures[PSNR_Y] - row.before.figures[PSNR_Y] for row in held]
     assert gains[0] > 0.1
     assert gains[1] > 1
-    assert all(row.after.ssim_y > row.before.ssim_y for row in held)
+    assert all(row.after.figures[SSIM_Y] > row.before.figures[SSIM_Y] for row in held)
     assert not any(row.worse for row in held)
     assert len(report.held_out) == 3
     assert json.loads((out / "config.json").read_text())["photos"] == 9
@@ -151,8 +151,8 @@ def test_validations_on_the_way_use_the_held_out_pictures(run) -> None:
     assert names == [f"{number:02d}-{Path(name).stem}.png" for number, name in enumerate(report.held_out)]
     last = [json.loads(line) for line in (out / "valid.jsonl").read_text().splitlines()][-1]
     row = next(row for row in report.rows if row.pictures == "held-out")
-    assert last["rows"][0]["psnr_y"] == pytest.approx(row.after.psnr_y)
-    assert last["bicubic"]["psnr_y"] == pytest.approx(row.bicubic.psnr_y)
+    assert last["rows"][0]["psnr_y"] == pytest.approx(row.after.figures[PSNR_Y])
+    assert last["bicubic"]["psnr_y"] == pytest.approx(row.bicubic.figures[PSNR_Y])
 
 
 def test_the_report_is_written_with_all_it_takes_to_repeat_it(run, weights: Path) -> None:
@@ -163,7 +163,7 @@ def test_the_report_is_written_with_all_it_takes_to_repeat_it(run, weights: Path
     assert told["held_out"] == list(report.held_out)
     assert told["environment"]["dtype"] == "float32"
     assert told["degradation"] == "bicubic"
-    assert [row["after"]["psnr_y"] for row in told["rows"]] == [row.after.psnr_y for row in report.rows]
+    assert [row["after"]["psnr_y"] for row in told["rows"]] == [row.after.figures[PSNR_Y] for row in report.rows]
     assert {row["pictures"] for row in told["rows"]} == {"held-out", "sanity"}
 
 
@@ -325,7 +325,7 @@ def test_two_processes_equal_one_with_twice_the_batch(data: Path, weights: Path,
     half = work("half")
     assert largest_difference(one["net"], checkpoint(tmp_path / "half")["net"]) > 1e-4
     for a, b in zip(whole.rows, ours.rows, strict=True):
-        assert b.after.psnr_y == pytest.approx(a.after.psnr_y, abs=0.01)
+        assert b.after.figures[PSNR_Y] == pytest.approx(a.after.figures[PSNR_Y], abs=0.01)
     assert [row.before for row in ours.rows] == [row.before for row in half.rows]
     assert json.loads((tmp_path / "two" / "config.json").read_text())["processes"] == 2
     assert (tmp_path / "two" / "report.json").is_file()
@@ -363,8 +363,8 @@ def test_a_name_of_the_registry_brings_its_licence(weights: Path, monkeypatch) -
     [(27.0, None, False), (26.95, None, False), (26.8, None, True), (27.0, 0.305, False), (28.0, 0.32, True)],
 )
 def test_what_people_would_see_as_worse(psnr: float, lpips: float | None, worse: bool) -> None:
-    before = ValidRow(1, 27.0, 0.8, None if lpips is None else 0.3)
-    assert FinetuneRow("sanity", before, before, ValidRow(1, psnr, 0.8, lpips)).worse is worse
+    before = valid_row(1, 27.0, 0.8, None if lpips is None else 0.3)
+    assert FinetuneRow("sanity", before, before, valid_row(1, psnr, 0.8, lpips)).worse is worse
 
 
 def test_the_defaults_dream_and_average_and_are_gentler_than_training_anew() -> None:
@@ -388,7 +388,7 @@ def test_pictures_to_measure_on_can_be_given(data: Path, weights: Path, tmp_path
     assert json.loads((tmp_path / "run" / "config.json").read_text())["photos"] == 12
     last = [json.loads(line) for line in (tmp_path / "run" / "valid.jsonl").read_text().splitlines()][-1]
     row = next(row for row in report.rows if row.pictures == "held-out")
-    assert last["rows"][0]["psnr_y"] == pytest.approx(row.after.psnr_y)
+    assert last["rows"][0]["psnr_y"] == pytest.approx(row.after.figures[PSNR_Y])
     assert not (tmp_path / "run" / "held-out").exists()
 
 

@@ -11,7 +11,8 @@ from PIL import Image
 
 from dreamsr.training.results.curves import COLOURS, DPI, MOST_POINTS, PANEL_INCHES, draw_curves, smoothed
 from dreamsr.training.results.log import TrainLog, TrainProgress
-from dreamsr.training.results.validation import Validation, ValidRow
+from dreamsr.training.results.validation import Validation
+from tests.training.tiny_runs import valid_row
 
 
 def write(out: Path, steps: int, *, lpips: float | None = None, every: int = 0, loss: float | None = None) -> Path:
@@ -21,8 +22,8 @@ def write(out: Path, steps: int, *, lpips: float | None = None, every: int = 0, 
         now = 1 / step if loss is None else loss
         log.step(TrainProgress(step, steps, now, now, 1e-3 / step, 10.0, 1.0, 0.0, 0))
         if every and step % every == 0:
-            rows = tuple(ValidRow(n, 27 + step / steps - n / 10, 0.8, lpips) for n in (1, 4))
-            log.validation(Validation(step, rows, ValidRow(0, 25.0, 0.7, lpips), 27.0))
+            rows = tuple(valid_row(n, 27 + step / steps - n / 10, 0.8, lpips) for n in (1, 4))
+            log.validation(Validation(step, rows, valid_row(0, 25.0, 0.7, lpips), 27.0))
     log.close()
     return out
 

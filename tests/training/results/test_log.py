@@ -13,7 +13,8 @@ import pytest
 
 from dreamsr.errors import OutputError
 from dreamsr.training.results.log import STEPS, TENSORBOARD, VALIDATIONS, TrainLog, TrainProgress, read_lines
-from dreamsr.training.results.validation import Validation, ValidRow
+from dreamsr.training.results.validation import Validation
+from tests.training.tiny_runs import valid_row
 
 
 @pytest.fixture(autouse=True)
@@ -27,8 +28,8 @@ def progress(step: int, loss: float = 0.5) -> TrainProgress:
 
 
 def validated(step: int, lpips: float | None = None, psnr: float = 27.0) -> Validation:
-    rows = (ValidRow(1, psnr, 0.8, lpips), ValidRow(4, 26.0, 0.7, lpips))
-    return Validation(step, rows, ValidRow(0, 25.0, 0.75, lpips), 27.0)
+    rows = (valid_row(1, psnr, 0.8, lpips), valid_row(4, 26.0, 0.7, lpips))
+    return Validation(step, rows, valid_row(0, 25.0, 0.75, lpips), 27.0)
 
 
 def write(out: Path, steps: range, *, from_step: int = 0) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from io import BytesIO
@@ -22,15 +23,16 @@ from dreamsr.core.pixels import from_tensor, to_tensor
 from dreamsr.core.process import ProcessConfig
 from dreamsr.errors import ConfigError, DataError, OutputError
 from dreamsr.measure import metrics
+from dreamsr.measure.metrics import LPIPS_ALEX, PSNR_Y, SSIM_Y, Metric
 from dreamsr.training.config import TrainConfig
 from dreamsr.training.finetuning.sanity import sanity_picture
-from dreamsr.training.results import validation
+from dreamsr.training.results import curves, validation
+from dreamsr.training.results.log import VALIDATIONS, TrainLog, read_lines
 from dreamsr.training.results.sample_grid import CAPTION_PX, GAP_PX, Column, blown_up, sample_grid
 from dreamsr.training.results.validation import (
     MAX_LOW_PX,
     Example,
     Validator,
-    ValidRow,
     degraded_example,
     least_side_px,
     open_validation,
@@ -39,6 +41,7 @@ from dreamsr.training.results.validation import (
 )
 from dreamsr.upscaling.settings import Settings
 from dreamsr.upscaling.upscaler import Upscaler
+from tests.training.tiny_runs import valid_row
 
 CONFIG = TrainConfig(valid_steps=(1, 3), precision="fp32")
 
@@ -105,21 +108,21 @@ def test_an_oracle_is_nearly_perfect_at_every_number_of_steps(validator: Validat
     assert found.step == 7
     assert [row.steps for row in found.rows] == [1, 3]
     # Back-projection onto a small image of 8 bits moves the truth a little.
-    assert all(row.psnr_y > 50 and row.ssim_y > 0.998 for row in found.rows)
-    assert found.score == found.rows[0].psnr_y
-    assert found.bicubic.psnr_y < 30
+    assert all(row.figures[PSNR_Y] > 50 and row.figures[SSIM_Y] > 0.998 for row in found.rows)
+    assert found.score == found.rows[0].figures[PSNR_Y]
+    assert found.bicubic.figures[PSNR_Y] < 30
 
 
 def test_bicubic_is_what_the_metrics_say_of_bicubic(validator: Validator, folder: Path) -> None:
     psnr, ssim = [], []
     for name in ("b.png", "c.png", "more/d.png"):
         truth = np.asarray(Image.open(folder / name))
-        low = resize.as_stored(resize.shrink(to_tensor(truth), 4))
-        large = from_tensor(resize.enlarge(low, 4))
+        low = resize.shrink_8_bit(metrics.planes(truth), 4)
+        large = metrics.as_pixels(resize.enlarge_8_bit(low, 4))
         luma, true_luma = (metrics.luma(metrics.planes(image))[4:-4, 4:-4] for image in (large, truth))
         psnr.append(metrics.psnr(luma, true_luma))
         ssim.append(metrics.ssim(luma, true_luma))
-    expected = ValidRow(0, fmean(psnr), fmean(ssim), None)
+    expected = valid_row(0, fmean(psnr), fmean(ssim), None)
     assert validator.bicubic == expected
     assert validator(knowing(validator.examples), 0).bicubic == expected
 
@@ -207,7 +210,7 @@ def test_the_least_picture_can_still_be_measured(scale: int) -> None:
     side = least_side_px(scale)
     assert side % scale == 0
     validator = Validator([degraded_example("least", drawn(side, side), config, number=0)], config)
-    assert np.isfinite(validator.bicubic.ssim_y)
+    assert np.isfinite(validator.bicubic.figures[SSIM_Y])
 
 
 def test_large_pictures_are_cut_to_their_middle() -> None:
@@ -237,23 +240,42 @@ def test_photo_damage_is_harsher_than_bicubic_and_the_same_every_time() -> None:
     assert not np.array_equal(one.low, other.low)
     assert np.array_equal(one.truth, other.truth)
     assert (
-        Validator([one], photo).bicubic.psnr_y
-        < Validator([degraded_example("x", drawn(128, 128), CONFIG, number=0)], CONFIG).bicubic.psnr_y
+        Validator([one], photo).bicubic.figures[PSNR_Y]
+        < Validator([degraded_example("x", drawn(128, 128), CONFIG, number=0)], CONFIG).bicubic.figures[PSNR_Y]
     )
 
 
 def test_the_best_weights_are_those_with_the_lowest_lpips_where_it_is_installed() -> None:
-    plain = [ValidRow(4, 25.0, 0.8, None), ValidRow(1, 27.0, 0.9, None)]
+    plain = [valid_row(4, 25.0, 0.8, None), valid_row(1, 27.0, 0.9, None)]
     assert score_of(plain) == 27.0
-    textured = [replace(row, lpips_alex=lpips) for row, lpips in zip(plain, (0.2, 0.4), strict=True)]
+    textured = [valid_row(4, 25.0, 0.8, 0.2), valid_row(1, 27.0, 0.9, 0.4)]
     assert score_of(textured) == pytest.approx(-0.3)
-    assert score_of([replace(row, lpips_alex=0.1) for row in plain]) > score_of(textured)
+    assert score_of([valid_row(row.steps, 25.0, 0.8, 0.1) for row in plain]) > score_of(textured)
+
+
+def test_a_metric_that_is_watched_is_measured_logged_and_drawn(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its entry in the table alone."""
+    mean = lambda found: float(found.image[0].mean())  # noqa: E731
+    reds = Metric("reds", "reds", "", 1, "lower", 0.1, "mean of red", mean, watched=True)
+    monkeypatch.setitem(metrics.METRICS, reds.key, reds)
+    monkeypatch.setattr(metrics, "WATCHED", (*metrics.WATCHED, reds))
+    validator = open_validation(folder, CONFIG, tmp_path)
+    found = validator(knowing(validator.examples), 7)
+    wanted = fmean(float(image[..., 0].mean()) for image in validator.bicubic_images)
+    assert found.bicubic.figures[reds] == pytest.approx(wanted)
+    with closing(TrainLog(tmp_path, from_step=0)) as log:
+        log.validation(found)
+    (line,) = read_lines(tmp_path / VALIDATIONS)
+    assert line["bicubic"]["reds"] == pytest.approx(wanted)
+    assert "reds, lower is better" in dict(curves._validation_panels([line]))
 
 
 def test_lpips_is_the_mean_over_the_pictures(validator: Validator) -> None:
     distances = iter([0.1, 0.2, 0.6])
     validator.perceptual = lambda _image, _truth: {"lpips_alex": next(distances)}  # type: ignore[assignment]
-    assert validator.row(1, validator.bicubic_images).lpips_alex == pytest.approx(0.3)
+    assert validator.row(1, validator.bicubic_images).figures[LPIPS_ALEX] == pytest.approx(0.3)
 
 
 def test_the_samples_show_the_pictures(validator: Validator, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dreamsr.upscaling import claims
-from dreamsr.upscaling.claims import Claims, is_claimed, remove_stale_claims
+from dreamsr import claims
+from dreamsr.claims import Claims, is_claimed, remove_stale_claims
 
 
 @pytest.fixture
