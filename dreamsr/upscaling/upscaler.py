@@ -42,8 +42,8 @@ class Upscaler:
     weights: auto for those that suit each picture, by its scale and by what it shows of its past; or a name, a file, a
     run folder or a Hub reference. device: auto, cuda, cuda:1, mps or cpu. precision: bf16, fp16 or fp32, auto for bf16
     where the hardware computes it. denoise: 1 repairs as the weights learnt to, 0 leaves noise and blocks as they are,
-    for weights that have a partner; None repairs, but with auto only what is not pristine. on_notice hears what is fetched,
-    on_download the bytes that have arrived and all bytes.
+    for weights that have a partner; None repairs, but with auto only what is not pristine. on_notice hears what is
+    fetched, on_download the bytes that have arrived and all bytes.
     Raises WeightsError, DownloadError, DeviceError, and UsageError for an impossible `denoise`.
     """
 

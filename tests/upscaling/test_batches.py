@@ -18,9 +18,8 @@ from dreamsr.core.model import build_denoiser
 from dreamsr.errors import DeviceError
 from dreamsr.measure.memory import automatic_batch_px
 from dreamsr.upscaling import tiled
-from dreamsr.upscaling.batches import ahead
 from dreamsr.upscaling.settings import Settings
-from dreamsr.upscaling.tiled import TiledRun
+from dreamsr.upscaling.tiled import TiledRun, ahead
 from dreamsr.upscaling.upscaler import Upscaler
 
 TILE_PX = 80
