@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import platform
 import sys
@@ -25,7 +24,7 @@ from typing import BinaryIO
 import psutil
 
 from dreamsr.config import from_mapping
-from dreamsr.disk import parse_json, temp_beside
+from dreamsr.disk import json_text, parse_json, temp_beside
 from dreamsr.errors import ConfigError
 
 BEAT_SECONDS, STALE_SECONDS = 20.0, 120.0
@@ -149,7 +148,7 @@ def _is_own(claim: Path) -> bool:
 def _made(claim: Path, output: str) -> bool:
     """Whether the claim is ours now; False where there is one. Raises OSError."""
     whole = temp_beside(claim)
-    content = json.dumps(asdict(_own(output))).encode()
+    content = json_text(asdict(_own(output))).encode()
     try:
         with whole.open("xb") as file:
             file.write(content)

@@ -4,11 +4,15 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import platform
 import re
 import secrets
+import shutil
 import stat
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +94,34 @@ def remove_stale_temps(folder: Path | str) -> int:
     return removed
 
 
+@contextlib.contextmanager
+def private_folder(kind: str) -> Iterator[Path]:
+    """A new folder for temporary files that no other user can enter; with all in it, it is gone at the end.
+
+    First, what killed processes of this host left of the same `kind` is removed; those of Windows stay. Raises
+    OutputError.
+    """
+    place = Path(os.path.realpath(tempfile.gettempdir()))
+    _remove_folders_of_the_dead(place, kind)
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f"{kind}-{_host()}-{os.getpid()}-", dir=place))
+    except OSError as error:
+        raise OutputError(f"{printable(place)}: no folder can be made there ({error.strerror}); set TMPDIR") from None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_folders_of_the_dead(place: Path, kind: str) -> None:
+    name = re.compile(rf"{re.escape(kind)}-(?P<host>[0-9a-f]{{8}})-(?P<pid>[0-9]{{1,10}})-\w{{8}}", re.ASCII)
+    with contextlib.suppress(OSError):
+        for entry in list(os.scandir(place)):
+            match = name.fullmatch(entry.name)
+            if match is not None and match["host"] == _host() and not _is_alive(int(match["pid"])):
+                shutil.rmtree(entry.path, ignore_errors=True)  # which follows no links
+
+
 def cache_folder() -> Path:
     """`dreamsr` in the user's folder for what can be made again (XDG_CACHE_HOME); it need not exist."""
     cache = os.environ.get("XDG_CACHE_HOME")
@@ -120,6 +152,20 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number)
     except RecursionError as error:
         raise ValueError(str(error)) from None
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """Strict JSON, plain ASCII: what is infinite or no number becomes the text "inf", "-inf" or "nan"."""
+    return json.dumps(plain(value), indent=indent, allow_nan=False)
+
+
+def plain(value: Any) -> Any:
+    """`value` with everything in it as strict JSON can hold it."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from jinja2 import Environment, StrictUndefined, Template
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 
 def template(path: Path) -> Template:
     """The template in a file. Whatever it is given is escaped; `base64` makes a text of bytes."""
+    from jinja2 import Environment, StrictUndefined
+
     environment = Environment(
         autoescape=True, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )

@@ -1,4 +1,4 @@
-"""Attacks: a hostile mirror, hostile JSON and hostile reports; nothing but the cache may change.
+"""Attacks: a hostile mirror, hostile JSON and reports, hostile visitors; nothing but the cache may change.
 
     python -m tests.attack                # every attack
 
@@ -18,12 +18,17 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest import mock
+from urllib.parse import quote, urlsplit
 
 from dreamsr.bench.check import check
 from dreamsr.errors import DreamsrError
+from dreamsr.serving.app import Site
+from dreamsr.serving.server import running
 from dreamsr.training.results.checkpoints import check_data
 
 ROOT = Path(__file__).parents[1]
@@ -75,6 +80,27 @@ REPORTS: dict[str, str] = {
     "commands": json.dumps(
         {**WHOLE, "request": {"data": ["none"], "commands": [["x", "touch {output} victim/owned"]]}}
     ),
+}
+
+CHOICES = quote(json.dumps({"weights": "photo-x4"}))
+ADD = f"/TOKEN/pictures?choices={CHOICES}&name="
+VISITS: dict[str, tuple[str, str, Headers, bytes | list[bytes]]] = {
+    "foreign Host": ("GET", "/TOKEN/pictures", {"Host": "evil.example"}, b""),
+    "Host with our name in it": ("POST", f"{ADD}a.png", {"Host": "127.0.0.1.evil.example"}, HTML),
+    "page of another server": ("POST", f"{ADD}a.png", {"Origin": "https://evil.example"}, HTML),
+    "no token": ("GET", "/pictures", {}, b""),
+    "half a token": ("GET", "/TOKE/pictures", {}, b""),
+    "upload without a token": ("POST", f"/pictures?choices={CHOICES}&name=a.png", {}, HTML),
+    "climbing path": ("GET", f"/TOKEN/{CLIMB}", {}, b""),
+    "encoded climbing path": ("GET", f"/TOKEN/{quote(CLIMB, safe='')}", {}, b""),
+    "climbing id": ("GET", f"/TOKEN/pictures/{quote(CLIMB, safe='')}/result", {}, b""),
+    "climbing id to remove": ("DELETE", f"/TOKEN/pictures/{quote('../../victim', safe='')}", {}, b""),
+    "climbing name": ("POST", f"{ADD}{quote(CLIMB)}", {}, HTML),
+    "absolute name": ("POST", f"{ADD}{quote('/etc/cron.d/x')}", {}, HTML),
+    "announced too large": ("POST", f"{ADD}a.png", {"Content-Length": "9" * 15}, b""),
+    "too large unannounced": ("POST", f"{ADD}a.png", {}, [bytes(SIZE)] * 3),
+    "weights elsewhere": ("POST", f"/TOKEN/pictures?choices={CHOICES.replace('photo-x4', '/etc/x')}&name=a", {}, HTML),
+    "deep choices": ("GET", f"/TOKEN/check?choices={DEEP[:9000]}", {}, b""),
 }
 
 CLIENT = """
@@ -206,6 +232,33 @@ def run_case(folder: Path, content: str) -> str:
     raise AssertionError("it was taken")
 
 
+def visit_case(folder: Path, name: str) -> str:
+    """One request to `dreamsr serve` by someone who should not make it."""
+    method, path, headers, body = VISITS[name]
+    (folder / "home").mkdir()
+    small = mock.patch.object(Site, "limit_bytes", 2 * SIZE)
+    with mock.patch.object(tempfile, "tempdir", str(folder / "home")), small, visited() as (port, token):
+        connection = HTTPConnection("127.0.0.1", port, timeout=60)
+        content = iter(body) if isinstance(body, list) else body or None
+        connection.request(method, path.replace("TOKEN", token), body=content, headers=headers)
+        answer = connection.getresponse()
+        said = answer.read().decode().strip()
+        connection.close()
+    if answer.status < 400 and '"state":"failed"' not in said:
+        raise AssertionError(f"it was taken: {answer.status} {said}")
+    if token in said:
+        raise AssertionError("the token was told")
+    return f"{answer.status} {said}"
+
+
+@contextlib.contextmanager
+def visited() -> Iterator[tuple[int, str]]:
+    """`dreamsr serve` without anyone who enlarges: (port, token)."""
+    with running(0, "photo-x4", max_pixels=1000, make_enlarger=mock.Mock()) as server:
+        address = urlsplit(server.address)
+        yield address.port or 0, address.path.strip("/")
+
+
 def attack(folder: Path) -> Findings:
     """Every attack, each in a folder of its own below `folder`."""
     findings = Findings()
@@ -215,6 +268,8 @@ def attack(folder: Path) -> Findings:
         judged(findings, f"report: {name}", folder / f"report-{number}", lambda at, name=name: report_case(at, name))  # type: ignore[misc]
     for number, text in enumerate((DEEP, '{"train": ' * 50_000, "3", "")):
         judged(findings, f"config {number}", folder / f"config-{number}", lambda at, text=text: run_case(at, text))  # type: ignore[misc]
+    for number, name in enumerate(VISITS):
+        judged(findings, f"visit: {name}", folder / f"visit-{number}", lambda at, name=name: visit_case(at, name))  # type: ignore[misc]
     return findings
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import time
 from base64 import b64decode
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from PIL import Image
 
 CHROMIUM = next((found for n in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(n))), "")
 KEY_CODES = {"Tab": 9, "Enter": 13, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39,
-             "ArrowDown": 40}  # fmt: skip
+             "ArrowDown": 40, "Escape": 27}  # fmt: skip
 
 
 class Browser:
@@ -71,12 +73,43 @@ class Browser:
         target = self.call("Target.createTarget", url=address)["targetId"]
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         deadline = time.monotonic() + 60
-        # A new target shows an empty page first, and that is complete, too.
+        # A new target shows an empty page first, and that is complete, too; between the two there is none.
         ready = f"document.readyState === 'complete' && document.querySelector({wanted!r}) !== null"
-        while not self.evaluate(ready) and time.monotonic() < deadline:
+        is_ready = False
+        while not is_ready and time.monotonic() < deadline:
             time.sleep(0.1)
+            with contextlib.suppress(AssertionError):
+                is_ready = self.evaluate(ready)
         self.evaluate("Promise.all([...document.images].map((image) => image.decode()))")
         self.call("Emulation.setFocusEmulationEnabled", enabled=True)
+
+    def wait_for(self, expression: str, seconds: float = 60) -> None:
+        """Until a JavaScript expression is true."""
+        deadline = time.monotonic() + seconds
+        while not self.evaluate(expression):
+            assert time.monotonic() < deadline, f"never true: {expression}; {self.evaluate('document.body.innerText')}"
+            time.sleep(0.05)
+
+    def middle(self, selector: str) -> tuple[float, float]:
+        """Where the middle of an element is in the window, into which it is scrolled."""
+        found = f"document.querySelector({selector!r})"
+        self.evaluate(f"{found}.scrollIntoView({{block: 'center'}})")
+        middle = "(({x, y, width, height}) => [x + width / 2, y + height / 2])"
+        x, y = self.evaluate(f"{middle}({found}.getBoundingClientRect())")
+        return x, y
+
+    def click(self, selector: str) -> None:
+        """Press and release the mouse on an element."""
+        place = self.middle(selector)
+        self.mouse("mousePressed", *place)
+        self.mouse("mouseReleased", *place)
+
+    def drop(self, files: Sequence[Path], selector: str) -> None:
+        """Drag files onto an element."""
+        x, y = self.middle(selector)
+        data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
 
     def screenshot(self) -> np.ndarray:
         """What is seen, [H,W,3]."""

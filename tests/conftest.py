@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from dreamsr.upscaling.upscaler import Upscaler
 from dreamsr.weights.file import save_weights
 
 if TYPE_CHECKING:
+    from tests.browser import Browser
     from tests.weights.hub_machine import Machine
     from tests.weights.hub_server import Hub
 
@@ -84,3 +86,14 @@ def machine(tmp_path: Path, hub: Hub, content: bytes) -> Machine:
     from tests.weights.hub_machine import Machine
 
     return Machine(tmp_path, hub, content)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    """Chromium, started anew."""
+    from tests.browser import CHROMIUM, Browser
+
+    if not CHROMIUM:
+        pytest.skip("no chromium on PATH: apt-get install chromium runs this test")
+    with contextlib.closing(Browser(tmp_path / "profile")) as opened:
+        yield opened

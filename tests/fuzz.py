@@ -64,7 +64,7 @@ class StandIn:
 
     def __init__(self, *_: object, **__: object) -> None: ...
 
-    def enlarge_picture(
+    def enlarge_strips(
         self,
         picture: Picture,
         height: int,
@@ -73,13 +73,13 @@ class StandIn:
         *,
         on_progress: object = None,  # noqa: ARG002
         on_choice: object = None,  # noqa: ARG002
-    ) -> Picture:
-        """A picture of height x width, as `Upscaler.enlarge_picture` gives it."""
+    ) -> Iterator[Picture]:
+        """A picture of height x width, as `Upscaler.enlarge_strips` gives it, in one."""
         if height * width > 16 * MAX_PIXELS:
             raise DreamsrError("too large for this test")
         pixels = picture.pixels if picture.alpha is None else bleed(picture.pixels, picture.alpha)
         alpha = None if picture.alpha is None else resized(picture.alpha[..., None], height, width)[..., 0]
-        return replace(picture, pixels=resized(pixels, height, width), alpha=alpha)
+        yield replace(picture, pixels=resized(pixels, height, width), alpha=alpha)
 
 
 @dataclass
@@ -213,7 +213,7 @@ def picture_case(data: bytes, rng: np.random.Generator) -> str:
             raise AssertionError(f"probed {info.width}x{info.height}, read {picture.width}x{picture.height}")
         if picture.width * picture.height > 250_000:
             return "large"
-        large = StandIn().enlarge_picture(picture, picture.height * 2, picture.width * 2, None)
+        large = next(StandIn().enlarge_strips(picture, picture.height * 2, picture.width * 2, None))
         format = str(rng.choice([info.format, *FORMATS]))
         encoded = encode_picture(large, format=format, strip=bool(rng.random() < 0.3))
         again = read_picture(encoded)

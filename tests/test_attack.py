@@ -21,10 +21,13 @@ from tests import attack
 def test_no_attack_writes_anything_or_gets_a_token(tmp_path: Path) -> None:
     findings = attack.attack(tmp_path)
     assert findings.broken == []
-    assert len(findings.said) == len(attack.MIRRORS) + len(attack.REPORTS) + 4
+    assert len(findings.said) == len(attack.MIRRORS) + len(attack.REPORTS) + 4 + len(attack.VISITS)
     assert "sends more than the" in findings.said["mirror: endless"]
     assert "no sound safetensors" in findings.said["mirror: HTML"]
     assert "not safe to follow" in findings.said["mirror: file:"]
+    refused = {name: said[:3] for name, said in findings.said.items() if name.startswith("visit: ")}
+    assert list(refused.values())[:6] == ["403"] * 6
+    assert refused["visit: too large unannounced"] == refused["visit: announced too large"] == "400"
 
 
 def test_the_snapshot_sees_what_is_written(tmp_path: Path) -> None:

@@ -171,6 +171,35 @@ def test_long_names_in_any_locale_get_a_temporary_one(monkeypatch: pytest.Monkey
     assert len(os.fsencode(disk._temp_name("ü" * 251 + ".png"))) <= 255
 
 
+@posix_only
+def test_private_folders_go_at_the_end_and_those_of_the_dead_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    host, dead = disk._host(), done.stdout.strip()
+    stale = tmp_path / f"kind-{host}-{dead}-abcdefgh"
+    kept = [
+        tmp_path / f"kind-{host}-{os.getpid()}-abcdefgh",
+        tmp_path / f"kind-00000000-{dead}-abcdefgh",
+        tmp_path / f"other-{host}-{dead}-abcdefgh",
+    ]
+    for folder in (stale, *kept):
+        folder.mkdir()
+        (folder / "a").write_text("x")
+    (tmp_path / f"kind-{host}-{dead}-12345678").symlink_to(kept[2])  # as another user might lay it
+    with disk.private_folder("kind") as folder:
+        assert not stale.exists()
+        assert folder.parent == tmp_path
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        (folder / "b" / "c").mkdir(parents=True)
+    assert not folder.exists()
+    assert [(one / "a").read_text() for one in kept] == ["x"] * 3
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    with pytest.raises(OutputError, match="set TMPDIR"), disk.private_folder("kind"):
+        pass
+
+
 def test_folders_are_made_with_those_above_them(tmp_path: Path) -> None:
     for _ in range(2):
         ensure_folder(tmp_path / "a" / "b")

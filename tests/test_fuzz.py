@@ -14,7 +14,7 @@ from tests import fuzz
 @pytest.mark.slow
 def test_hostile_pictures_end_in_an_answer_or_one_error(tmp_path: Path) -> None:
     report = fuzz.Report()
-    fuzz.fuzz_pictures(500, 0, report, tmp_path)
+    fuzz.fuzz_pictures(600, 0, report, tmp_path)
     assert report.broken == []
     assert report.endings["ok"] > 50
     assert report.endings["ImageError"] > 100

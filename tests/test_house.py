@@ -31,6 +31,15 @@ OPTION = re.compile(r"(?<![\w-])--[a-z]")
 COMMAND_LINE = re.compile(r"\b(dreamsr|torchrun|accelerate) [a-z-]+ [^`\n]*")
 """Something to type as it stands, options and all: in documents, and where a program is started."""
 
+OWN_JSON = {
+    "config.py",  # below disk.py, and the next three: texts for pydantic, TOML and the header of safetensors
+    "bench/check.py",
+    "weights/registry.py",
+    "weights/file.py",
+    "bench/store.py",  # whose figures stay numbers, infinite ones too
+    "measure/cost.py",  # beside disk.py: a word from one process to another
+}
+
 FILE_NAME = re.compile(r"(?<![\w./<{-])((?:[\w-]+/)*[\w-]+\.py)\b")
 """A module as prose names it: from the folder that it stands in, or from one above."""
 
@@ -169,6 +178,11 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
     while free := {module for module, imported in left.items() if not imported & left.keys()}:
         left = {module: imported for module, imported in left.items() if module not in free}
     assert sorted(left) == []
+
+
+def test_json_is_read_and_written_in_one_place() -> None:
+    others = {name_of(path) for path in MODULES if re.search(r"^import json$", path.read_text("utf-8"), re.M)}
+    assert others == {"disk.py", *OWN_JSON}
 
 
 def test_every_room_has_a_readme() -> None:

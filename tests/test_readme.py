@@ -28,7 +28,7 @@ READMES = {
     for path in [ROOT / "README.md", *sorted((ROOT / "dreamsr").rglob("README.md"))]
 }
 ROOMS = sorted(path.parent.name for path in (ROOT / "dreamsr").glob("*/__init__.py"))
-DOORS = {"upscale": "upscaling/", "finetune": "training/", "train": "training/", "doctor": ""}
+DOORS = {"upscale": "upscaling/", "serve": "serving/", "finetune": "training/", "train": "training/", "doctor": ""}
 """Where a command's options stand, if not in the room of its name."""
 COMMAND = typer.main.get_command(app)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import Any
 from dreamsr.bench.benchmark import Report
 from dreamsr.bench.dataset import Dataset
 from dreamsr.bench.plots import Plot
-from dreamsr.bench.report import Compared, SetFacts, number, plain
+from dreamsr.bench.report import Compared, SetFacts, number
 from dreamsr.bench.stats import Estimate
 from dreamsr.bench.sweep import Result, png_base64
 from dreamsr.bench.timing.speed import COLUMNS, SPEED_NOTE, cells
+from dreamsr.disk import json_text
 from dreamsr.html import encoded, template
 from dreamsr.measure.metrics import LPIPS_ALEX, METRICS, PSNR_Y, REPORTED, SSIM_Y, Metric
 
@@ -80,7 +80,7 @@ def page(report: Report, plots: Sequence[Plot]) -> bytes:
             [(one.name, one.sha256, one.dtype, one.device, one.file) for one in report.weights],
         ),
         command_line=report.command_line,
-        ablation=json.dumps(plain(report.ablation), indent=1) if report.ablation else "",
+        ablation=json_text(report.ablation, indent=1) if report.ablation else "",
     )
     return encoded(text)
 

@@ -6,8 +6,6 @@ import csv
 import dataclasses
 import hashlib
 import io
-import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from dreamsr.bench.dataset import Dataset
 from dreamsr.bench.methods import Variant
 from dreamsr.bench.stats import Estimate, estimate, paired
 from dreamsr.bench.sweep import Result
+from dreamsr.disk import json_text
 from dreamsr.measure.metrics import REPORTED
 from dreamsr.measure.score import means
 
@@ -246,15 +245,4 @@ def number(value: float | None, decimals: int) -> str:
 
 def to_json(report: Mapping[str, Any]) -> bytes:
     """Strict JSON, indented; infinite values (equal images) become the text "inf"."""
-    return json.dumps(plain(report), indent=1, allow_nan=False).encode() + b"\n"
-
-
-def plain(value: Any) -> Any:
-    """`value` with everything in it as strict JSON can hold it."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
-    return value
+    return json_text(report, indent=1).encode() + b"\n"

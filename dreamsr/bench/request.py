@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from dreamsr.bench.weights import weights_name
+from dreamsr.disk import read_json
 from dreamsr.errors import ConfigError, UsageError
 
 FEWEST_SEEDS, MOST_SEEDS = 1, 100
@@ -94,7 +94,7 @@ def _run_settings(run: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return _flat(json.loads(path.read_text())["train"], "")
+        return _flat(read_json(path)["train"], "")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path}: not a training run's configuration ({error})") from None
 

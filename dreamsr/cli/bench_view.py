@@ -78,7 +78,7 @@ def write(report: Report, places: Places) -> None:
     from dreamsr.disk import ensure_folder, write_bytes_atomically
 
     if str(places.json) == "-":
-        console.say_json(texts.plain(report.data))
+        console.say_json(report.data)
     elif places.json is not None:
         write_bytes_atomically(places.json, texts.to_json(report.data))
     if places.csv is not None:

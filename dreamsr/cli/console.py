@@ -6,14 +6,16 @@ texts literally (file names may hold brackets). Bars are drawn on terminals only
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from typer.core import TyperCommand, TyperGroup
+
 from dreamsr.cli.spelling import as_typed
+from dreamsr.disk import json_text
 from dreamsr.errors import OutputError
 
 if TYPE_CHECKING:
@@ -103,7 +105,7 @@ def say(text: str) -> None:
 def say_json(value: Mapping[str, Any]) -> None:
     """One JSON object on one line of stdout, plain ASCII, in one write and flushed at once. Raises OutputError."""
     with on_stdout():
-        sys.stdout.write(json.dumps(value) + "\n")
+        sys.stdout.write(json_text(value) + "\n")
 
 
 def table(
@@ -122,6 +124,22 @@ def table(
     # A pipe has no width: rich would assume 80 columns and cut the cells.
     with on_stdout():
         console.print(drawn, width=None if console.is_terminal else 10_000, no_wrap=not console.is_terminal)
+
+
+class CarefulCommand(TyperCommand):
+    """A command whose help is written to stdout, or OutputError says why not."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        with on_stdout():
+            super().format_help(ctx, formatter)
+
+
+class CarefulGroup(TyperGroup):
+    """The same for a command of commands."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        with on_stdout():
+            super().format_help(ctx, formatter)
 
 
 @contextmanager

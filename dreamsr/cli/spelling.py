@@ -24,7 +24,7 @@ REGULAR = (
         "max_side",
         "max_steps",
     ),
-    *("name", "no_dream", "out", "partial", "plots", "powers", "precision", "preset", "private", "protocol"),
+    *("name", "no_dream", "out", "partial", "plots", "port", "powers", "precision", "preset", "private", "protocol"),
     *("recursive", "resume", "run_commands", "save_every", "save_outputs", "scale", "seed", "seeds", "stage"),
     *("speed_px", "steps", "stochasticity", "threads", "weights", "width", "work"),
 )

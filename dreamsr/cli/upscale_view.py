@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -235,12 +234,11 @@ def _line(outcome: Outcome) -> str:
 
 
 def _plain(outcome: Outcome) -> dict[str, object]:
-    """The fields that are known; infinity, which JSON lacks, as the text "inf"."""
+    """The fields that are known."""
     values = {key: value for key, value in asdict(outcome).items() if value not in (None, ())}
     if outcome.error is not None:
         values["error"] = as_typed(outcome.error)
-    measured = outcome.consistency_db
-    return values | ({"consistency_db": "inf"} if measured is not None and math.isinf(measured) else {})
+    return values
 
 
 def _short(name: str) -> str:

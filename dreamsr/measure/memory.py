@@ -68,9 +68,9 @@ def automatic_tile_px(device: torch.device, *, scale: int) -> int:
     return fitting[0] if fitting else sides[-1]
 
 
-def require_room(height: int, width: int, bytes_per_pixel: int) -> None:
-    """Raise DeviceError where a result of this size (and the copies made on its way to a file) cannot fit."""
-    needed, free = 3 * height * width * bytes_per_pixel, free_bytes(torch.device("cpu"))
+def require_room(height: int, width: int, bytes_per_pixel: int, *, copies: int = 3) -> None:
+    """Raise DeviceError where a result of this size, as often as it is there on its way to a file, cannot fit."""
+    needed, free = copies * height * width * bytes_per_pixel, free_bytes(CPU)
     if needed > free:
         raise DeviceError(
             f"a result of {width}x{height} needs about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "

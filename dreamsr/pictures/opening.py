@@ -66,8 +66,13 @@ def _opened_file(path: Path, name: str) -> IO[bytes]:
         raise ImageError(f"{name} cannot be read: {printable(reason)}; check the path and its permissions.") from error
 
 
+def limit_for(max_pixels: int) -> int:
+    """How many bytes a file of so many pixels may have."""
+    return max_pixels * BYTES_PER_PIXEL_LIMIT + METADATA_LIMIT_BYTES
+
+
 def all_bytes(source: Path | str | bytes, name: str, max_pixels: int) -> bytes:
-    limit_bytes = max_pixels * BYTES_PER_PIXEL_LIMIT + METADATA_LIMIT_BYTES
+    limit_bytes = limit_for(max_pixels)
     with decoding(name), stream_of(source, name) as stream:
         file_bytes = stream.seek(0, io.SEEK_END)
         if file_bytes > limit_bytes:

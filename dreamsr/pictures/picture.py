@@ -1,6 +1,7 @@
 """What a picture is between disk and model: upright pixels, an optional mask, and the metadata that travels along."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,6 +118,16 @@ class Picture:
     @property
     def is_grey(self) -> bool:
         return bool(self.pixels.shape[2] == 1)
+
+
+def stacked(strips: Iterable[Picture]) -> Picture:
+    """Pictures of one width and kind, one below the other, as one with the metadata of the first."""
+    parts = list(strips)
+    if len(parts) == 1:
+        return parts[0]
+    pixels = np.concatenate([part.pixels for part in parts])
+    alphas = [part.alpha for part in parts if part.alpha is not None]
+    return replace(parts[0], pixels=pixels, alpha=np.concatenate(alphas) if alphas else None)
 
 
 @dataclass(frozen=True)

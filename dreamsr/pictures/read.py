@@ -14,6 +14,7 @@ from dreamsr.pictures import heic
 from dreamsr.pictures.colours.icc import cmyk_to_rgb
 from dreamsr.pictures.colours.meaning import profile_of, refuse_hdr
 from dreamsr.pictures.decoding.damage import completed, damage_in, load_tiff
+from dreamsr.pictures.decoding.jpeg import is_ended
 from dreamsr.pictures.decoding.planes import interleaved, is_planar, main_page
 from dreamsr.pictures.exif import exif_from_tiff, kept_exif, orientation_of
 from dreamsr.pictures.inscriptions import comments_of, resources_of, texts_of
@@ -93,8 +94,8 @@ def is_complete_picture(path: Path | str) -> bool:
         with decoding(name):
             image, whole = _opened_whole(data, name, CHECK_MAX_PIXELS)
             damage = damage_in(whole, format_of(image)) or _load(image, name)
-            if format_of(image) == "JPEG":  # as it is: what lacks its end marker is readable, not complete
-                opened(io.BytesIO(data), name, CHECK_MAX_PIXELS).load()
+            if format_of(image) == "JPEG" and not is_ended(data):
+                return False  # what lacks its end marker is readable, not complete
             return not damage and (image.format != "PNG" or is_sound(data))
     except ImageError:
         return False

@@ -1,18 +1,15 @@
-"""TIFF directories, raw: the frame of TIFF files and of EXIF blocks alike, and a writer for TIFF pictures.
+"""TIFF directories, raw: the frame of TIFF files and of EXIF blocks alike.
 
 Values stay the bytes they are in the file, so names with accents and private tags survive a round trip untouched.
 Source: TIFF 6.0 (1992), sections 2, 8, 14 and 18; the BigTIFF design note (2007).
 """
 
 import struct
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-
-from dreamsr.pictures.picture import Array
 
 ByteOrder = Literal["<", ">"]
 
@@ -32,10 +29,6 @@ DESCRIPTIVE = frozenset(
     {270, 271, 272, ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, 305, 306, 315, 316, 18246, 18249, 33432}
     | {EXIF_IFD, GPS_IFD, 40091, 40092, 40093, 40094, 40095}
 )
-
-DEFLATE_LEVEL = 5
-STRIP_TARGET_BYTES = 1 << 20
-CLASSIC_LIMIT_BYTES = 2**32 - 2**20
 
 
 class Entry(NamedTuple):
@@ -190,55 +183,13 @@ def write_header(layout: Layout, first_directory_at: int) -> bytes:
     return mark + struct.pack(layout.order + "HL", 42, first_directory_at)
 
 
-def encode_tiff(samples: Array, *, tags: Mapping[int, Node], order: ByteOrder = "<") -> bytes:
-    """A TIFF file with one picture: deflate, horizontal predictor, interleaved channels.
-
-    samples  uint8 or uint16 [H,W,C], C = 1 grey, 2 grey + alpha, 3 RGB, 4 RGB + alpha
-    tags     further entries, whose values are in `order`; those that describe the layout are overruled
-    """
-    height, width, channels = samples.shape
-    row_bytes = width * channels * samples.dtype.itemsize
-    rows = max(1, min(height, STRIP_TARGET_BYTES // row_bytes))
-    strips = [_deflated(samples[y : y + rows], order) for y in range(0, height, rows)]
-    payload_bytes = sum(len(strip) for strip in strips) + len(strips) * 16
-    layout = Layout(order, big=payload_bytes > CLASSIC_LIMIT_BYTES)
-    parts = [write_header(layout, 0)]
-    offsets = []
-    at = len(parts[0])
-    for strip in strips:
-        offsets.append(at)
-        parts += [strip, b"\0" * (len(strip) % 2)]
-        at += len(strip) + len(strip) % 2
-    parts[0] = write_header(layout, at)
-    own = layout_tags(samples, 1 if channels < 3 else 2, order)
-    own[COMPRESSION], own[PREDICTOR] = numbers(SHORT, [8], order), numbers(SHORT, [2], order)
-    own[ROWS_PER_STRIP] = numbers(LONG, [rows], order)
-    own[SAMPLE_FORMAT] = numbers(SHORT, [1] * channels, order)
-    if channels in (2, 4):
-        own[EXTRA_SAMPLES] = numbers(SHORT, [2], order)  # alpha, not multiplied into the colours
-    long_type = LONG8 if layout.big else LONG
-    own[STRIP_OFFSETS] = numbers(long_type, offsets, order)
-    own[STRIP_BYTES] = numbers(long_type, [len(strip) for strip in strips], order)
-    # Both are required; of no unit, they say nothing.
-    defaults: dict[int, Node] = {tag: numbers(RATIONAL, [1, 1], order) for tag in (X_RESOLUTION, Y_RESOLUTION)}
-    defaults[RESOLUTION_UNIT] = numbers(SHORT, [1], order)
-    parts.append(write_directory({**defaults, **tags, **own}, layout, at))
-    return b"".join(parts)
-
-
-def _deflated(rows: Array, order: ByteOrder) -> bytes:
-    differences = rows.copy()  # [h,W,C]
-    differences[:, 1:] -= rows[:, :-1]  # wraps around, as the predictor wants
-    return zlib.compress(differences.astype(rows.dtype.newbyteorder(order), copy=False).tobytes(), DEFLATE_LEVEL)
-
-
-def layout_tags(samples: Array, photometric: int, order: ByteOrder) -> dict[int, Node]:
-    """What a page must say of its samples [H,W,C], uncompressed in one strip."""
-    height, width, channels = samples.shape
+def layout_tags(shape: tuple[int, int, int], bits: int, photometric: int, order: ByteOrder) -> dict[int, Node]:
+    """What a page must say of its samples [H,W,C] of so many bits, uncompressed in one strip."""
+    height, width, channels = shape
     return {
         WIDTH: numbers(LONG, [width], order),
         HEIGHT: numbers(LONG, [height], order),
-        BITS: numbers(SHORT, [samples.dtype.itemsize * 8] * channels, order),
+        BITS: numbers(SHORT, [bits] * channels, order),
         COMPRESSION: numbers(SHORT, [1], order),
         PHOTOMETRIC: numbers(SHORT, [photometric], order),
         SAMPLES: numbers(SHORT, [channels], order),

@@ -1,15 +1,15 @@
 """Writing pictures: a Picture in, the bytes of a file out, nothing lost in silence."""
 
 import io
-import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from dreamsr.disk import write_bytes_atomically
 from dreamsr.errors import DreamsrError, OutputError, UsageError
@@ -35,11 +35,13 @@ from dreamsr.pictures.picture import (
     Picture,
     format_for,
     loses_depth,
+    stacked,
     to_8_bit,
 )
-from dreamsr.pictures.png import SIGNATURE, chunk
+from dreamsr.pictures.png import chunk
 from dreamsr.pictures.resolution import stated, tiff_density
-from dreamsr.pictures.tiff import BYTE, ICC, UNDEFINED, XMP, Entry, Node, encode_tiff
+from dreamsr.pictures.rows import JpegRows, PngRows, RowEncoder, TiffRows
+from dreamsr.pictures.tiff import BYTE, ICC, UNDEFINED, XMP, ByteOrder, Entry, Node
 from dreamsr.pictures.xmp import upright_xmp, xmp_for_size
 
 DEFAULT_QUALITY = {"JPEG": 95, "WEBP": 90, "AVIF": 90, "HEIC": 90}
@@ -48,8 +50,6 @@ MAX_SIDE_PX = {"PNG": 2**31 - 1, "JPEG": 65_535, "WEBP": 16_383, "TIFF": 2**32 -
 MAX_SIDE_PX |= {"AVIF": 32_768, "HEIC": 32_768}
 MAX_AVIF_PIXELS = 16_384 * 16_384
 MAX_BMP_BYTES = 2**32 - 2048
-PNG_LEVEL = 4
-PNG_ROWS_BYTES = 1 << 22
 JPEG_SEGMENT_BYTES = 65_533
 JPEG_XMP_BYTES = JPEG_SEGMENT_BYTES - 29  # less the name of the segment
 JPEG_ICC_BYTES = 255 * (JPEG_SEGMENT_BYTES - 14)
@@ -72,17 +72,83 @@ def encode_picture(picture: Picture, *, format: str, quality: int | None = None,
     quality  1 to 100, for JPEG (95), WEBP (90; 100 is lossless), AVIF and HEIC (90); the others are always exact
     strip    leave out EXIF, XMP and ICC; pixels of another colour space are turned into sRGB first
     """
-    if quality is not None and not 1 <= quality <= 100:
-        raise UsageError(f"quality {quality} is impossible; give a whole number from 1 to 100.")
-    if format not in FORMATS:
-        raise OutputError(f"{format} cannot be written; use one of {', '.join(FORMATS)}.")
-    _check_size(picture, format)
-    picture = _for_format(picture, format, strip)
-    encoders = {"PNG": _png, "JPEG": _jpeg, "WEBP": _webp, "TIFF": _tiff, "BMP": _bmp, "AVIF": _avif, "HEIC": _heic}
+    encoder = PictureEncoder(picture, picture.height, picture.width, format=format, quality=quality, strip=strip)
+    encoder.add(picture)
+    return encoder.finish()
+
+
+class PictureEncoder:
+    """A picture of height x width px on its way into a file, as its rows come; the arguments of `encode_picture`.
+
+    `like` is of the same kind (depth, grey, alpha) and metadata, of any size. PNG, TIFF and JPEG are coded row by row,
+    so that no more is held than the file so far; for other formats the whole picture is.
+    """
+
+    def __init__(
+        self,
+        like: Picture,
+        height: int,
+        width: int,
+        *,
+        format: str,
+        quality: int | None = None,
+        strip: bool = False,
+    ) -> None:
+        if quality is not None and not 1 <= quality <= 100:
+            raise UsageError(f"quality {quality} is impossible; give a whole number from 1 to 100.")
+        if format not in FORMATS:
+            raise OutputError(f"{format} cannot be written; use one of {', '.join(FORMATS)}.")
+        self._height, self._width, self._format = height, width, format
+        self._quality = quality or DEFAULT_QUALITY.get(format, 0)
+        _check_size(height, width, format, is_grey=like.is_grey)
+        size = like.metadata.print_size
+        self._density = None if size is None or strip else size.density(width, height)
+        self._strips: list[Picture] = []
+        self._rows: RowEncoder | None = None
+        with _refusing(format):
+            self._metadata, self._foreign = _for_format(like, height, width, format, self._density, strip)
+
+    def add(self, rows: Picture) -> None:
+        """The next rows downward, of the full width. Raises OutputError."""
+        with _refusing(self._format):
+            rows = _pixels_for_format(rows, self._format, self._foreign)
+            if self._format not in ("PNG", "TIFF", "JPEG"):
+                self._strips.append(rows)
+                return
+            samples = _samples(rows)
+            if self._format == "TIFF" and samples.shape[2] == 2 and samples.dtype == np.uint16:
+                samples = samples[..., [0, 0, 0, 1]]  # readers know 16-bit grey with alpha too seldom
+            self._rows = self._rows or self._row_encoder(samples)
+            self._rows.add(samples)
+
+    def finish(self) -> bytes:
+        """The file, once all rows have come. Raises OutputError."""
+        with _refusing(self._format):
+            if self._rows is not None:
+                return self._rows.finish()
+            picture = replace(stacked(self._strips), metadata=self._metadata)
+            encoders = {"WEBP": _webp, "BMP": _bmp, "AVIF": _avif, "HEIC": _heic}
+            return self._stated(encoders[self._format](picture, self._quality))
+
+    def _stated(self, data: bytes) -> bytes:
+        return data if self._density is None else stated(data, self._format, self._density)
+
+    def _row_encoder(self, samples: Array) -> RowEncoder:
+        height, width, channels, bits = self._height, self._width, samples.shape[2], samples.itemsize * 8
+        if self._format == "JPEG":
+            return JpegRows(height, _jpeg_options(self._metadata, self._quality), self._stated)
+        if self._format == "TIFF":
+            order, tags = _tiff_entries(self._metadata, self._density)
+            return TiffRows(height, width, channels, bits, tags=tags, order=order)
+        chunks = _png_chunks(self._metadata)
+        return PngRows(height, width, channels, bits, lambda header: self._stated(header) + chunks)
+
+
+@contextmanager
+def _refusing(format: str) -> Iterator[None]:
+    """Whatever an encoder raises inside becomes an OutputError."""
     try:
-        data = encoders[format](picture, quality or DEFAULT_QUALITY.get(format, 0))
-        density = _density(picture)
-        return data if density is None else stated(data, format, density)
+        yield
     except DreamsrError:
         raise
     except MemoryError as error:
@@ -109,7 +175,8 @@ def to_pil(picture: Picture) -> Image.Image:
     for key, value in given.items():
         if value:
             image.info[key] = value
-    density = _density(picture)
+    size = metadata.print_size
+    density = None if size is None else size.density(picture.width, picture.height)
     if density is not None and density.is_inch:
         image.info["dpi"] = density[:2]
     return image
@@ -118,8 +185,8 @@ def to_pil(picture: Picture) -> Image.Image:
 # --- what a format cannot hold ----------------------------------------------------------------------------------------
 
 
-def _check_size(picture: Picture, format: str) -> None:
-    width, height, side = picture.width, picture.height, MAX_SIDE_PX[format]
+def _check_size(height: int, width: int, format: str, *, is_grey: bool) -> None:
+    side = MAX_SIDE_PX[format]
     if max(width, height) > side:
         raise OutputError(
             f"{width}x{height} is too large for {format}, which ends at {side} px a side; use PNG or TIFF."
@@ -128,13 +195,30 @@ def _check_size(picture: Picture, format: str) -> None:
         raise OutputError(
             f"{width}x{height} is too large for AVIF, which ends at {MAX_AVIF_PIXELS} px; use PNG or TIFF."
         )
-    if format == "BMP" and (width * (1 if picture.is_grey else 3) + 3) * height > MAX_BMP_BYTES:
+    if format == "BMP" and (width * (1 if is_grey else 3) + 3) * height > MAX_BMP_BYTES:
         raise OutputError(f"{width}x{height} is too large for BMP, which ends at 4 GiB; use PNG or TIFF.")
 
 
-def _for_format(picture: Picture, format: str, strip: bool) -> Picture:
-    """The picture as the format can hold it: depth, mask, colour space and metadata settled."""
-    pixels, alpha, metadata = picture.pixels, picture.alpha, picture.metadata
+def _for_format(
+    like: Picture, height: int, width: int, format: str, density: Density | None, strip: bool
+) -> tuple[Metadata, bytes | None]:
+    """The metadata as a file of that format and size holds it, and the profile that pixels must be freed of, if any."""
+    metadata = like.metadata
+    icc, foreign = metadata.icc, None
+    if icc is not None and (strip or not _holds_profile(format, icc, like)):
+        icc, foreign = None, icc
+    if strip:
+        return Metadata(), foreign
+    exif = exif_for_size(metadata.exif, width, height) if metadata.exif else None
+    exif = exif_as_srgb(exif) if exif and foreign is not None else exif
+    exif = _exif_of_density(exif, format, density)
+    xmp = xmp_for_size(metadata.xmp, width, height) if metadata.xmp else None
+    return replace(metadata, icc=icc, exif=exif, xmp=xmp), foreign
+
+
+def _pixels_for_format(picture: Picture, format: str, foreign: bytes | None) -> Picture:
+    """The pixels as the format can hold them: depth, mask and colour space settled."""
+    pixels, alpha = picture.pixels, picture.alpha
     if loses_depth(picture, format):
         pixels, alpha = to_8_bit(pixels), None if alpha is None else to_8_bit(alpha)
     if alpha is not None and format not in KEEPS_ALPHA:
@@ -142,27 +226,13 @@ def _for_format(picture: Picture, format: str, strip: bool) -> Picture:
             keeping = ", ".join(name for name in FORMATS if name in KEEPS_ALPHA)
             raise OutputError(f"The picture has transparency, which {format} cannot hold; write one of {keeping}.")
         alpha = None
-    icc, is_converted = metadata.icc, False
-    if icc is not None and (strip or not _holds_profile(format, icc, pixels, alpha)):
-        pixels = pixels if is_srgb(icc) else to_srgb(pixels, icc)
-        icc, is_converted = None, True
-    if strip:
-        return Picture(pixels, alpha, Metadata(), picture.format)
-    exif = exif_for_size(metadata.exif, picture.width, picture.height) if metadata.exif else None
-    exif = exif_as_srgb(exif) if exif and is_converted else exif
-    exif = _exif_of_density(exif, format, picture)
-    xmp = xmp_for_size(metadata.xmp, picture.width, picture.height) if metadata.xmp else None
-    return Picture(pixels, alpha, replace(metadata, icc=icc, exif=exif, xmp=xmp), picture.format)
+    if foreign is not None and not is_srgb(foreign):
+        pixels = to_srgb(pixels, foreign)
+    return Picture(pixels, alpha, format=picture.format)
 
 
-def _density(picture: Picture) -> Density | None:
-    size = picture.metadata.print_size
-    return None if size is None else size.density(picture.width, picture.height)
-
-
-def _exif_of_density(exif: bytes | None, format: str, picture: Picture) -> bytes | None:
+def _exif_of_density(exif: bytes | None, format: str, density: Density | None) -> bytes | None:
     """The block with the picture's resolution, made for it where the format has no other place."""
-    density = _density(picture)
     if density is None:
         return exif
     if exif is None:
@@ -171,18 +241,13 @@ def _exif_of_density(exif: bytes | None, format: str, picture: Picture) -> bytes
     return exif_with_density(exif, tiff_density(density, order), order)
 
 
-def _holds_profile(format: str, icc: bytes, pixels: Array, alpha: Array | None) -> bool:
+def _holds_profile(format: str, icc: bytes, like: Picture) -> bool:
     if format == "BMP" or (format == "JPEG" and len(icc) > JPEG_ICC_BYTES):
         return False
     # Where grey has to be written as RGB, a profile for grey would not fit any more.
-    becomes_rgb = format == "WEBP" or (
-        alpha is not None and (format in ("AVIF", "HEIC") or _is_deep_tiff(format, pixels))
-    )
-    return not (pixels.shape[2] == 1 and becomes_rgb)
-
-
-def _is_deep_tiff(format: str, pixels: Array) -> bool:
-    return format == "TIFF" and pixels.dtype == np.uint16
+    is_deep_tiff = format == "TIFF" and like.depth_bits == 16
+    becomes_rgb = format == "WEBP" or (like.alpha is not None and (format in ("AVIF", "HEIC") or is_deep_tiff))
+    return not (like.is_grey and becomes_rgb)
 
 
 # --- formats ----------------------------------------------------------------------------------------------------------
@@ -207,17 +272,15 @@ def _embedded(metadata: Metadata) -> dict[str, Any]:
     return {key: value for key, value in given.items() if value}
 
 
-def _jpeg(picture: Picture, quality: int) -> bytes:
-    metadata = picture.metadata
-    options = _embedded(
+def _jpeg_options(metadata: Metadata, quality: int) -> dict[str, Any]:
+    embedded = _embedded(
         Metadata(
             metadata.icc,
             metadata.exif if metadata.exif and len(metadata.exif) <= JPEG_SEGMENT_BYTES else None,
             metadata.xmp if metadata.xmp and len(metadata.xmp) <= JPEG_XMP_BYTES else None,
         )
     )
-    extra = jpeg_segments(metadata)
-    return _saved(to_image(picture), "JPEG", {"quality": quality, "subsampling": 0, "extra": extra, **options})
+    return {"quality": quality, "extra": jpeg_segments(metadata), **embedded}
 
 
 def _webp(picture: Picture, quality: int) -> bytes:
@@ -249,8 +312,7 @@ def _bmp(picture: Picture, quality: int) -> bytes:  # noqa: ARG001 (all encoders
     return _saved(to_image(picture), "BMP", {"dpi": (0, 0)})  # which says nothing; Pillow would say 96
 
 
-def _tiff(picture: Picture, quality: int) -> bytes:  # noqa: ARG001
-    metadata = picture.metadata
+def _tiff_entries(metadata: Metadata, density: Density | None) -> tuple[ByteOrder, dict[int, Node]]:
     order, described = tiff_tags(metadata.exif)
     tags: dict[int, Node] = dict(described)
     if metadata.icc:
@@ -258,58 +320,13 @@ def _tiff(picture: Picture, quality: int) -> bytes:  # noqa: ARG001
     if metadata.xmp:
         tags[XMP] = Entry(BYTE, metadata.xmp)
     tags |= tiff_entries(metadata)
-    density = _density(picture)
-    tags |= {} if density is None else tiff_density(density, order)
-    samples = _samples(picture)
-    if samples.shape[2] == 2 and _is_deep_tiff("TIFF", samples):
-        samples = samples[..., [0, 0, 0, 1]]  # readers know 16-bit grey with alpha too seldom
-    return encode_tiff(samples, tags=tags, order=order)
+    return order, tags if density is None else {**tags, **tiff_density(density, order)}
 
 
-def _png(picture: Picture, quality: int) -> bytes:  # noqa: ARG001
-    metadata = picture.metadata
-    texts = png_texts(metadata)
-    if picture.depth_bits == 16 and not (picture.is_grey and picture.alpha is None):
-        return _png_16(_samples(picture), metadata, texts)
-    info = PngImagePlugin.PngInfo()
-    for name, content in texts:
-        info.add(name, content)
-    options = _embedded(Metadata(metadata.icc, metadata.exif, None))
-    return _saved(to_image(picture), "PNG", {"compress_level": PNG_LEVEL, "pnginfo": info, **options})
-
-
-def _png_16(samples: Array, metadata: Metadata, texts: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """A 16-bit PNG of uint16 [H,W,C], C = 2 grey + alpha, 3 RGB, 4 RGB + alpha: the kinds Pillow cannot write."""
-    height, width, channels = samples.shape
-    kind = {2: 4, 3: 2, 4: 6}[channels]
-    chunks = [SIGNATURE, chunk(b"IHDR", struct.pack(">LLBBBBB", width, height, 16, kind, 0, 0, 0))]
-    if metadata.icc:
-        chunks.append(chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(metadata.icc)))
-    chunks += [chunk(name, content) for name, content in texts]
+def _png_chunks(metadata: Metadata) -> bytes:
+    """What stands before the pixels."""
+    chunks = [] if not metadata.icc else [chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(metadata.icc))]
+    chunks += [chunk(name, content) for name, content in png_texts(metadata)]
     if metadata.exif:
         chunks.append(chunk(b"eXIf", metadata.exif.removeprefix(PREFIX)))
-    packer = zlib.compressobj(PNG_LEVEL)
-    rows = max(1, PNG_ROWS_BYTES // (width * channels * 2))
-    above = np.zeros((1, width * channels * 2), dtype=np.uint8)
-    for top in range(0, height, rows):
-        block = samples[top : top + rows].astype(">u2").view(np.uint8).reshape(-1, width * channels * 2)  # [h,bytes]
-        chunks.append(chunk(b"IDAT", packer.compress(_paeth(block, above, channels * 2))))
-        above = block[-1:]
-    chunks += [chunk(b"IDAT", packer.flush()), chunk(b"IEND", b"")]
     return b"".join(chunks)
-
-
-def _paeth(rows: Array, above: Array, pixel_bytes: int) -> bytes:
-    """Rows of bytes [h,n] behind the row `above` [1,n], filtered by PNG's type 4 (PNG 3rd edition, 9.4)."""
-    left = np.zeros_like(rows)
-    left[:, pixel_bytes:] = rows[:, :-pixel_bytes]
-    up = np.concatenate([above, rows[:-1]])
-    corner = np.zeros_like(rows)
-    corner[:, pixel_bytes:] = up[:, :-pixel_bytes]
-    a, b, c = (part.astype(np.int16) for part in (left, up, corner))
-    to_a, to_b, to_c = np.abs(b - c), np.abs(a - c), np.abs(a + b - 2 * c)
-    guess = np.where((to_a <= to_b) & (to_a <= to_c), left, np.where(to_b <= to_c, up, corner))
-    filtered = np.empty((rows.shape[0], rows.shape[1] + 1), dtype=np.uint8)
-    filtered[:, 0] = 4
-    filtered[:, 1:] = rows - guess  # modulo 256
-    return filtered.tobytes()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import dreamsr
 from dreamsr.config import to_mapping
 from dreamsr.core.model import ModelConfig
+from dreamsr.disk import json_text
 from dreamsr.weights.registry import MeasuredRow, WeightsEntry
 
 LIBRARY = "dreamsr"
@@ -145,5 +145,5 @@ def _facts(entry: WeightsEntry, config: ModelConfig, facts: Mapping[str, Any]) -
         f"## Facts\n\nLicence of the weights: {entry.licence}. "
         f"Written by dreamsr {dreamsr.__version__}{f'; trained with {versions}' if versions else ''}.\n\n"
         f"`{entry.file}`: {entry.size_bytes} bytes, sha256 `{entry.sha256}`.\n\n"
-        f"```json\n{json.dumps(to_mapping(config), indent=2)}\n```"
+        f"```json\n{json_text(to_mapping(config), indent=2)}\n```"
     )

@@ -9,7 +9,6 @@ A repository holds config.json, model.safetensors (with the same configuration i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from dreamsr.config import from_mapping, to_mapping
 from dreamsr.core.model import ModelConfig, build_denoiser, build_net
 from dreamsr.core.noise import NoiseField
 from dreamsr.core.samplers import restore
-from dreamsr.disk import read_json
+from dreamsr.disk import json_text, read_json
 from dreamsr.errors import WeightsError
 from dreamsr.publishing.card import LIBRARY, TAGS
 from dreamsr.weights.file import FILE_NAME, load_weights, save_weights
@@ -63,7 +62,7 @@ class HubModel(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY, tags=list(
     def _save_pretrained(self, save_directory: Path) -> None:
         state = self.net.state_dict()
         save_weights(save_directory / FILE_NAME, state, self.config, facts=self.facts, dtype=torch.float32)
-        (save_directory / CONFIG).write_text(json.dumps(to_mapping(self.config), indent=2) + "\n")
+        (save_directory / CONFIG).write_text(json_text(to_mapping(self.config), indent=2) + "\n")
 
     @classmethod
     def from_pretrained(  # type: ignore[override]  # no options of a constructor: the header says it all

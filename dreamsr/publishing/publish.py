@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 from dreamsr.config import to_mapping
 from dreamsr.core import resize
 from dreamsr.core.pixels import Pixels, from_tensor, to_tensor
-from dreamsr.disk import ensure_folder, write_bytes_atomically
+from dreamsr.disk import ensure_folder, json_text, write_bytes_atomically
 from dreamsr.errors import OutputError, UsageError, WeightsError, printable
 from dreamsr.outputs import require_folder
 from dreamsr.pictures.picture import Picture, to_8_bit
@@ -78,7 +77,7 @@ def stage(run: Path, repo: str, about: About) -> Staged:
     card = model_card(entry, weights.config, weights.facts, reference=repo, has_sample=True)
     files = {
         "README.md": card.encode(),
-        "config.json": (json.dumps(to_mapping(weights.config), indent=2) + "\n").encode(),
+        "config.json": (json_text(to_mapping(weights.config), indent=2) + "\n").encode(),
         FILE_NAME: content,
         "sample.png": sample,
     }

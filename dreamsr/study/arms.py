@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from pathlib import Path
 import filelock
 
 from dreamsr.data.sources import DataSource
-from dreamsr.disk import read_json, write_bytes_atomically
+from dreamsr.disk import json_text, read_json, write_bytes_atomically
 from dreamsr.errors import UsageError
 from dreamsr.study.systems import Arm, arm_called
 from dreamsr.training.request import Listener, RunRequest
@@ -115,7 +114,7 @@ class Studio:
             found = try_steps(
                 arm.config(self.plan.max_steps, self.plan.settings), device=self.device, rounds=TIMED_ROUNDS
             )
-            write_bytes_atomically(path, json.dumps({"ratio": found.ratio, **asdict(found)}).encode())
+            write_bytes_atomically(path, json_text({"ratio": found.ratio, **asdict(found)}).encode())
             self.on_notice(f"{arm.system}: a step with DREAM takes {found.ratio:.2f} times one without")
         return float(read_json(path)["ratio"])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ from typing import Any
 from dreamsr.bench.report import tables
 from dreamsr.bench.stats import Difference, paired_over_seeds
 from dreamsr.bench.sweep import Result
-from dreamsr.disk import write_bytes_atomically
+from dreamsr.disk import json_text, write_bytes_atomically
 from dreamsr.measure.metrics import CONSISTENCY, LPIPS_ALEX, METRICS, Metric
 from dreamsr.study.arms import Studio, StudyPlan
 from dreamsr.study.study import BICUBIC, FIGURES, FLAT
@@ -256,7 +255,7 @@ def write_report(
     reports = systems_of(studio, figures_of(results), arms)
     paths = [studio.out / "study.md", studio.out / "study.json"]
     write_bytes_atomically(paths[0], markdown(reports, missing).encode())
-    write_bytes_atomically(paths[1], json.dumps(_as_json(reports, facts), indent=1).encode())
+    write_bytes_atomically(paths[1], json_text(_as_json(reports, facts), indent=1).encode())
     figure = draw(reports)
     if figure is not None:
         paths.append(studio.out / "study.png")

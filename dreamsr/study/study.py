@@ -7,7 +7,6 @@ flat colour, and everything is kept: a stopped study goes on, and several proces
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from dreamsr.core.pixels import from_tensor
 from dreamsr.data.settings import CropConfig
 from dreamsr.data.shrinking import Degradation
 from dreamsr.data.sources import DataSource, open_source
-from dreamsr.disk import ensure_folder, read_json, write_bytes_atomically
+from dreamsr.disk import ensure_folder, json_text, read_json, write_bytes_atomically
 from dreamsr.errors import OutputError, UsageError, printable
 from dreamsr.measure.lpips import Perceptual
 from dreamsr.measure.metrics import CONSISTENCY, DISTS, LPIPS_ALEX, PSNR_Y, SSIM_Y
@@ -77,7 +76,7 @@ def prepare(studio: Studio, held_out: Path) -> None:
     if kept.exists() and read_json(kept) != own:
         raise OutputError(f"{printable(out)}: holds a study on other crops; choose another folder for this one")
     ensure_folder(kept.parent)
-    write_bytes_atomically(kept, json.dumps(own).encode())
+    write_bytes_atomically(kept, json_text(own).encode())
     for number in range(plan.crops):
         path = kept.parent / f"{number:04d}.png"
         if not path.exists():

@@ -46,7 +46,7 @@ def upscale_files(
     Failures of single files are reported, not raised. Raises UsageError and OutputError from planning, and
     WeightsError or DeviceError where nothing can be computed at all.
     """
-    with _ending_cleanly(), joined() as processes:
+    with ending_cleanly(), joined() as processes:
         planned = _shared_plan(request, options, processes, on_planning)
         if planned is None:
             return Counts()
@@ -70,8 +70,8 @@ def upscale_files(
 
 
 @contextlib.contextmanager
-def _ending_cleanly() -> Iterator[None]:
-    """Inside, either raises SystemExit with 128 and its number; a second one ends the process at once.
+def ending_cleanly() -> Iterator[None]:
+    """Inside, SIGTERM or SIGHUP raises SystemExit with 128 and its number; a second one ends the process at once.
 
     What is ignored (nohup) stays so. Only a main thread hears signals.
     """

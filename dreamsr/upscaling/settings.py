@@ -15,8 +15,8 @@ SMALLEST_TILE_PX = 72
 class Settings:
     """How to enlarge.
 
-    steps: denoising steps, None for what the weights recommend. seed: of the noise; same seed, same bytes on the
-    CPU. fidelity: 0 is most texture, 1 is the first step's estimate alone, the most faithful. stochasticity: 0
+    steps: denoising steps, None for what the weights recommend. seed: of the noise; same seed and tiles, same bytes
+    on the CPU. fidelity: 0 is most texture, 1 is the first step's estimate alone, the most faithful. stochasticity: 0
     deterministic to 1 ancestral. tile_px: side of a tile in px of the small image, None for what fits the
     machine's memory. match: hold the low frequencies of the result to those of the input. Raises UsageError.
     """

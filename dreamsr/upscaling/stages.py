@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -15,20 +15,21 @@ from dreamsr.errors import DamagedError, DreamsrError, ImageError, OutputError
 from dreamsr.folders import is_file
 from dreamsr.outputs import require_place
 from dreamsr.pictures.losses import not_written
-from dreamsr.pictures.picture import KEEPS_ALPHA, Picture
+from dreamsr.pictures.picture import KEEPS_ALPHA, Picture, stacked
 from dreamsr.pictures.read import is_complete_picture, probe_picture, read_picture
-from dreamsr.pictures.write import encode_picture
+from dreamsr.pictures.write import PictureEncoder
 from dreamsr.upscaling.compare import ComparePage, make_slider
 from dreamsr.upscaling.forecast import Forecast
 from dreamsr.upscaling.outcome import Outcome, Status
 from dreamsr.upscaling.plan import Job, UpscaleRequest, planned_anew
+from dreamsr.upscaling.rows_beside import RowsBeside
 from dreamsr.upscaling.settings import OnChoice, OnProgress, Settings
 
 
 class Enlarger(Protocol):
     """What the batch needs of an `Upscaler`."""
 
-    def enlarge_picture(
+    def enlarge_strips(
         self,
         picture: Picture,
         height: int,
@@ -37,7 +38,7 @@ class Enlarger(Protocol):
         *,
         on_progress: OnProgress | None = None,
         on_choice: OnChoice | None = None,
-    ) -> Picture: ...
+    ) -> Iterator[Picture]: ...
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class Task:
     status: Status | None = None
     error: str | None = None
     small: Picture | None = None
-    large: Picture | None = None
+    file: RowsBeside | None = None
+    strips: list[Picture] = field(default_factory=list)
     notes: tuple[str, ...] = ()
     weights: str | None = None
     consistency_db: float | None = None
@@ -133,7 +135,7 @@ class Stages:
                 task.status = "skipped"
 
     def enlarge(self, task: Task, on_progress: OnProgress) -> None:
-        """The large picture from the small one."""
+        """The large picture from the small one: its rows go into the file as they come, and are kept if looked at."""
         if task.status is not None or task.small is None:
             return
 
@@ -141,32 +143,41 @@ class Stages:
             task.weights = weights
 
         with self._stage(task):
+            job, options = task.job, self.options
+            task.file = RowsBeside(
+                PictureEncoder(
+                    task.small, job.height, job.width, format=job.format, quality=options.quality, strip=options.strip
+                )
+            )
             if self.upscaler is None:
                 self.upscaler = self._loaded()
-            job, began = task.job, time.monotonic()
+            began = time.monotonic()
             if self.forecast is not None:
                 on_progress = self.forecast.hearing(job, on_progress)
-            task.large = self.upscaler.enlarge_picture(
+            for rows in self.upscaler.enlarge_strips(
                 task.small, job.height, job.width, self.settings, on_progress=on_progress, on_choice=on_choice
-            )
+            ):
+                task.file.add(rows)
+                if options.consistency or self.page is not None:
+                    task.strips.append(rows)
             if self.forecast is not None:
                 self.forecast.enlarged()
             task.net_seconds = time.monotonic() - began
 
     def write(self, task: Task) -> None:
-        """The large picture into its file, and what is known of it into the task; both pictures are let go."""
-        if task.status is None and task.small is not None and task.large is not None:
+        """The file to its place, and what is known of it into the task; both pictures are let go."""
+        if task.status is None and task.small is not None and task.file is not None:
             with self._stage(task):
-                small, large, job = task.small, task.large, task.job
-                quality, strip = self.options.quality, self.options.strip
-                self._put(job, encode_picture(large, format=job.format, quality=quality, strip=strip))
-                lost = not_written(large, job.format, strip=strip)
-                task.notes = (*task.notes, *small.notes, *lost)
-                self._look_at(task, small, large)
+                self._put(task.job, task.file.finish())
+                lost = not_written(task.small, task.job.format, strip=self.options.strip)
+                task.notes = (*task.notes, *task.small.notes, *lost)
+                if task.strips:
+                    self._look_at(task, task.small, stacked(task.strips))
                 task.status = "done"
             if self.forecast is not None and task.status == "done":
                 self.forecast.finished(task.job, task.seconds - task.net_seconds)
-        task.small = task.large = None
+        task.small, task.file = None, None
+        task.strips.clear()
 
     @contextmanager
     def _stage(self, task: Task) -> Iterator[None]:

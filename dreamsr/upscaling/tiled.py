@@ -8,7 +8,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import groupby
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -110,16 +109,15 @@ class TiledRun:
         Each comes with the row that it begins at.
         """
         height, width, channels = image.shape
-        results = self._results(image)
-        patches = blend(results, height, width, scale=self.scale)
-        for top, patches_of_row in groupby(patches, key=lambda patch: patch.top):
-            parts = []
-            for patch in patches_of_row:
-                inside = patch.pixels[:, : tall - top, : wide - patch.left]
-                # A grey picture has no hue to weigh: the mean of the channels, not their luminance.
-                pixels = inside if channels == 3 else inside.mean(dim=0, keepdim=True)
-                parts.append(px.from_tensor(pixels, image.dtype.type))
-            yield top, np.concatenate(parts, axis=1)
+        parts: list[Pixels] = []
+        for patch in blend(self._results(image), height, width, scale=self.scale):
+            inside = patch.pixels[:, : tall - patch.top, : wide - patch.left]
+            # A grey picture has no hue to weigh: the mean of the channels, not their luminance.
+            pixels = inside if channels == 3 else inside.mean(dim=0, keepdim=True)
+            parts.append(px.from_tensor(pixels, image.dtype.type))
+            if patch.left + patch.pixels.shape[2] == self.scale * width:
+                yield patch.top, np.concatenate(parts, axis=1)
+                parts = []
 
     def _results(self, image: Pixels) -> Iterator[tuple[Tile, Tensor]]:
         """What becomes of each tile, [3,s*h,s*w], in their order.
@@ -140,14 +138,14 @@ class TiledRun:
                 self._tell_of_a_tile()
                 yield result
 
-    def _parts(self, image: Pixels) -> Iterator[Part]:
+    def _parts(self, image: Pixels) -> Iterator[LowTile]:
         height, width = image.shape[:2]
         for tile in tiles(height, width, scale=self.scale, tile=self.tile):
             rows, columns = (slice(window.start, window.stop) for window in (tile.rows, tile.columns))
             even = evenness(image, rows, columns)
-            yield Part(tile, px.to_tensor(image[rows, columns]).expand(3, -1, -1), even, is_flat(even))
+            yield LowTile(tile, px.to_tensor(image[rows, columns]).expand(3, -1, -1), even, is_flat(even))
 
-    def _computed(self, work: Iterable[tuple[list[Part], NoiseSource]]) -> Iterator[tuple[Tile, Tensor]]:
+    def _computed(self, work: Iterable[tuple[list[LowTile], NoiseSource]]) -> Iterator[tuple[Tile, Tensor]]:
         """Tiles and what becomes of them; where one is flat as it is, without the net."""
         for parts, noise in work:
             if parts[0].is_flat:
@@ -198,7 +196,7 @@ class TiledRun:
         return images.float().cpu()
 
 
-class Part(NamedTuple):
+class LowTile(NamedTuple):
     """A tile with its pixels [3,h,w] of the small image, and how even these are."""
 
     tile: Tile
@@ -207,9 +205,9 @@ class Part(NamedTuple):
     is_flat: bool
 
 
-def together(parts: Iterable[Part], most_px: int) -> Iterator[list[Part]]:
+def together(parts: Iterable[LowTile], most_px: int) -> Iterator[list[LowTile]]:
     """Neighbours of one size, as many as have at most so many px of the small image; those that are flat alone."""
-    batch: list[Part] = []
+    batch: list[LowTile] = []
     for part in parts:
         if batch:
             alike = batch[0].low.shape == part.low.shape and not (batch[0].is_flat or part.is_flat)
@@ -221,7 +219,7 @@ def together(parts: Iterable[Part], most_px: int) -> Iterator[list[Part]]:
         yield batch
 
 
-def noise_of(parts: list[Part], scale: Fraction | int, field: NoiseField) -> NoiseSource:
+def noise_of(parts: list[LowTile], scale: Fraction | int, field: NoiseField) -> NoiseSource:
     """The noise [B,3,s*h,s*w] of a batch by step; that of the start is made at once."""
     places = [(part.tile.rows.enlarged(scale), part.tile.columns.enlarged(scale)) for part in parts]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
@@ -15,8 +15,8 @@ from torch import Tensor
 from dreamsr.core.denoiser import Denoiser
 from dreamsr.core.pixels import Pixels
 from dreamsr.measure.memory import automatic_batch_px, automatic_tile_px, require_room
-from dreamsr.pictures.lanczos import resized
-from dreamsr.pictures.picture import Picture
+from dreamsr.pictures.lanczos import cropped_strips, resized, resized_strips
+from dreamsr.pictures.picture import Picture, stacked
 from dreamsr.upscaling.bleed import bleed, enlarged_alpha
 from dreamsr.upscaling.nets import LoadedNet, Nets
 from dreamsr.upscaling.python_images import as_pictures
@@ -153,14 +153,31 @@ class Upscaler:
         on_progress: OnProgress | None = None,
         on_choice: OnChoice | None = None,
     ) -> Picture:
-        """A picture of height x width px with the same depth, colours, kind of alpha and metadata.
+        """A picture of height x width px with the same depth, colours, kind of alpha and metadata."""
+        require_room(height, width, picture.pixels.shape[2] * picture.pixels.itemsize)
+        return stacked(
+            self.enlarge_strips(picture, height, width, settings, on_progress=on_progress, on_choice=on_choice)
+        )
+
+    def enlarge_strips(
+        self,
+        picture: Picture,
+        height: int,
+        width: int,
+        settings: Settings,
+        *,
+        on_progress: OnProgress | None = None,
+        on_choice: OnChoice | None = None,
+    ) -> Iterator[Picture]:
+        """The same in strips of its rows, downward, each as soon as it is known; the whole is never held.
 
         The net enlarges the colours, bled under transparency so that no halo appears; alpha goes beside it.
         """
         colours = picture.pixels if picture.alpha is None else bleed(picture.pixels, picture.alpha)
-        pixels = self.enlarge(colours, height, width, settings, on_progress=on_progress, on_choice=on_choice)
-        alpha = None if picture.alpha is None else enlarged_alpha(picture.alpha, height, width)
-        return replace(picture, pixels=pixels, alpha=alpha)
+        alpha, top = None if picture.alpha is None else enlarged_alpha(picture.alpha, height, width), 0
+        for rows in self._strips(colours, height, width, settings, on_progress=on_progress, on_choice=on_choice):
+            yield replace(picture, pixels=rows, alpha=None if alpha is None else alpha[top : top + len(rows)])
+            top += len(rows)
 
     def enlarge(
         self,
@@ -177,9 +194,25 @@ class Upscaler:
         `on_choice` hears which weights it is done with. Raises UsageError for an impossible target or number of steps,
         DeviceError where memory is short.
         """
+        picture = Picture(pixels)
+        return self.enlarge_picture(
+            picture, height, width, settings, on_progress=on_progress, on_choice=on_choice
+        ).pixels
+
+    def _strips(
+        self,
+        pixels: Pixels,
+        height: int,
+        width: int,
+        settings: Settings,
+        *,
+        on_progress: OnProgress | None,
+        on_choice: OnChoice | None,
+    ) -> Iterator[Pixels]:
+        """[n,width,C] downward, `height` rows in all; nothing but the last pass's result is ever in strips."""
         from_height, from_width = pixels.shape[:2]
         check_target(from_height, from_width, height, width)
-        require_room(height, width, pixels.shape[2] * pixels.itemsize)
+        require_room(height, width, pixels.shape[2] * pixels.itemsize, copies=1)
         continuous = self.continuous
         passes = plan_passes(from_height, from_width, height, width, self.nets.scales, continuous=continuous)
         nets = self.nets.choose(pixels, [self.scale if continuous else int(one.scale) for one in passes])
@@ -187,12 +220,14 @@ class Upscaler:
             on_choice(", then ".join(dict.fromkeys(net.name for net in nets)))
         runs = self._runs(passes, nets, settings, on_progress)
         fitted = len(passes) > 1 and not continuous  # resized before the last net, not after it
-        image: Pixels = pixels
-        for number, (one, run) in enumerate(zip(passes, runs, strict=True)):
-            if fitted and number == len(passes) - 1:
-                image = _fitted(image, one, height, width)
-            image = run(image)
-        return image[:height, :width] if fitted else _completed(image, passes[-1], height, width)
+        for run in runs[:-1]:
+            pixels = run(pixels)
+        last = passes[-1]
+        strips = runs[-1].strips(_fitted(pixels, last, height, width) if fitted else pixels)
+        if fitted or last.reaches(height, width):
+            return cropped_strips(strips, height, width)  # of which a part of a pixel may be surplus
+        box = (float(last.scale * last.height), float(last.scale * last.width))
+        return resized_strips(strips, height, width, box=box)
 
     def _runs(
         self, passes: Sequence[Pass], nets: Sequence[LoadedNet], settings: Settings, on_progress: OnProgress | None
@@ -226,14 +261,6 @@ def _fitted(image: Pixels, one: Pass, target_height: int, target_width: int) -> 
     more = ((0, math.ceil(tall) - height), (0, math.ceil(wide) - width), (0, 0))
     padded = np.pad(image, more, mode="edge") if more != ((0, 0),) * 3 else image
     return resized(padded, one.height, one.width, box=(0.0, 0.0, wide, tall))
-
-
-def _completed(image: Pixels, last: Pass, height: int, width: int) -> Pixels:
-    """The target from the last pass's result, of which a part of a pixel may be surplus."""
-    if last.reaches(height, width):
-        return image[:height, :width]
-    tall, wide = float(last.scale * last.height), float(last.scale * last.width)
-    return resized(image, height, width, box=(0.0, 0.0, wide, tall))
 
 
 @overload

@@ -26,7 +26,7 @@ from dreamsr.config import from_mapping, to_mapping
 from dreamsr.core.denoiser import Traits
 from dreamsr.core.model import ModelConfig, build_net
 from dreamsr.core.process import build_process
-from dreamsr.disk import parse_json, write_bytes_atomically
+from dreamsr.disk import json_text, parse_json, write_bytes_atomically
 from dreamsr.errors import ConfigError, WeightsError, printable
 
 FORMAT = "dreamsr-1"
@@ -69,7 +69,7 @@ def save_weights(
     Same arguments, same bytes. Raises OutputError, and WeightsError for facts too long to be read back.
     """
     tensors = {name: value.detach().to("cpu", dtype).contiguous() for name, value in state.items()}
-    header = {"format": FORMAT, "config": json.dumps(to_mapping(config)), "facts": json.dumps(dict(facts))}
+    header = {"format": FORMAT, "config": json_text(to_mapping(config)), "facts": json_text(facts)}
     write_bytes_atomically(path, _ordered(save(tensors, metadata=header)))
 
 

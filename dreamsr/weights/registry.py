@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-import math
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dreamsr.errors import UsageError, WeightsError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+    from pydantic_core import ErrorDetails
 
 FILE_NAME = "weights.toml"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
@@ -24,6 +27,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 AUTOMATIC = "auto"
 """In place of a name: the weights that suit a picture."""
 COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
+UNKNOWN, MISSING = "unexpected_keyword_argument", "missing"  # pydantic's words
 
 MeasuredRow = Mapping[str, str | int | float]
 """One measurement: what `dreamsr bench` found, with at least `dataset` and `protocol` in words."""
@@ -36,6 +40,8 @@ class WeightsEntry:
     denoise_partner: weights of the same net that leave noise and blocks as they are; `denoise` mixes the two.
     automatic: whether `AUTOMATIC` may choose them, or their partner, for pictures to be enlarged by their scale.
     """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"strict": True, "extra": "forbid", "allow_inf_nan": False}
 
     name: str
     description: str
@@ -168,40 +174,44 @@ def _parsed(text: str, source: str) -> dict[str, WeightsEntry]:
 
 
 def _entry(name: str, table: object, source: str) -> WeightsEntry:
+    from pydantic import ValidationError
+
     where = f"{source}: [{name}]"
     if not NAME.fullmatch(name):
         raise WeightsError(f"{where}: a name is made of a-z, 0-9, '.', '_' and '-'")
     if not isinstance(table, dict):
         raise WeightsError(f"{where}: must be a table")
-    fields = {field.name: field for field in dataclasses.fields(WeightsEntry) if field.name != "name"}
-    needed = {key for key, field in fields.items() if field.default is dataclasses.MISSING}
-    if unknown := sorted(set(table) - set(fields)):
-        raise WeightsError(f"{where}: {unknown[0]} is unknown; possible: {', '.join(fields)}")
-    if missing := sorted(needed - set(table)):
-        raise WeightsError(f"{where}: {', '.join(missing)} is missing")
-    kinds = {"str": str, "int": int, "bool": bool}
-    for key, value in table.items():
-        if key != "metrics" and type(value) is not kinds[str(fields[key].type)]:
-            raise WeightsError(f"{where}: {key} is {value!r}, but it must be of type {fields[key].type}")
-    entry = WeightsEntry(name=name, **{**table, "metrics": _metrics(table.get("metrics", []), where)})
+    try:
+        # JSON mode is strict about numbers and texts, yet takes arrays for tuples. Dates are no values here.
+        entry = _adapter().validate_json(json.dumps({**table, "name": name}, default=lambda _: None))
+    except ValidationError as error:
+        raise WeightsError(f"{where}: {_in_words(error.errors(), table)}") from None
     for problem in _problems(entry):
         raise WeightsError(f"{where}: {problem}")
     return entry
 
 
-def _metrics(rows: object, where: str) -> tuple[MeasuredRow, ...]:
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise WeightsError(f"{where}: metrics must be tables, [[name.metrics]]")
-    for row in rows:
-        if not all(_is_plain(value) for value in row.values()):
-            raise WeightsError(f"{where}: metrics hold texts and finite numbers only")
-        if not all(isinstance(row.get(key), str) for key in ("dataset", "protocol")):
-            raise WeightsError(f"{where}: every metrics table needs dataset and protocol in words")
-    return tuple(rows)
+@cache
+def _adapter() -> TypeAdapter[WeightsEntry]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(WeightsEntry)
 
 
-def _is_plain(value: object) -> bool:
-    return isinstance(value, str) or (type(value) in (int, float) and math.isfinite(value))  # type: ignore[arg-type]
+def _in_words(errors: Sequence[ErrorDetails], table: Mapping[str, Any]) -> str:
+    """What is wrong with a table's keys or types, the worst of it."""
+    fields = {field.name: field.type for field in dataclasses.fields(WeightsEntry) if field.name != "name"}
+    places = {kind: [str(one["loc"][0]) for one in errors if one["type"] == kind] for kind in (UNKNOWN, MISSING)}
+    if places[UNKNOWN]:
+        return f"{min(places[UNKNOWN])} is unknown; possible: {', '.join(fields)}"
+    if places[MISSING]:
+        return f"{', '.join(sorted(places[MISSING]))} is missing"
+    key, *deeper = errors[0]["loc"]
+    if key != "metrics":
+        return f"{key} is {table[str(key)]!r}, but it must be of type {fields[str(key)]}"
+    return (
+        "metrics hold texts and finite numbers only" if len(deeper) > 1 else "metrics must be tables, [[name.metrics]]"
+    )
 
 
 def _problems(entry: WeightsEntry) -> Iterable[str]:
@@ -218,6 +228,8 @@ def _problems(entry: WeightsEntry) -> Iterable[str]:
         yield f"repo is {entry.repo!r}, but it must be user/repo, or empty until a repository holds the file"
     if entry.repo and not COMMIT.fullmatch(entry.revision):
         yield f"revision is {entry.revision!r}, but it must be the 40 hexadecimal digits of a commit"
+    if not all(isinstance(row.get(key), str) for row in entry.metrics for key in ("dataset", "protocol")):
+        yield "every metrics table needs dataset and protocol in words"
     if not is_weights_path(entry.file):
         yield f"file is {entry.file!r}, but it must be a .safetensors file in the repository"
 

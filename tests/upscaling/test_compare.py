@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import io
 import os
 import re
 import tracemalloc
 from base64 import b64decode
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from dreamsr.errors import OutputError
 from dreamsr.pictures.lanczos import resized
 from dreamsr.pictures.picture import Metadata, Picture
 from dreamsr.upscaling.compare import CROP_PX, ComparePage, Slider, is_page, make_slider
-from tests.browser import CHROMIUM, Browser
+from tests.browser import Browser
 
 
 def pair(height: int = 20, width: int = 30, *, alpha: bool = False, dtype: type = np.uint8) -> tuple[Picture, Picture]:
@@ -177,14 +176,6 @@ def test_a_full_disk_costs_the_page_alone_and_is_told_at_the_end(
 
 
 # --- in a browser -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Browser]:
-    if not CHROMIUM:
-        pytest.skip("no chromium on PATH: apt-get install chromium runs this test")
-    with contextlib.closing(Browser(tmp_path / "profile")) as opened:
-        yield opened
 
 
 @pytest.mark.slow

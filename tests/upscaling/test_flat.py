@@ -103,7 +103,7 @@ def test_flat_tiles_need_no_net(tiny_upscaler: Upscaler, monkeypatch: pytest.Mon
         raise AssertionError("the net was asked")
 
     monkeypatch.undo()
-    monkeypatch.setattr(tiny_upscaler.denoiser, "condition", never)
+    monkeypatch.setattr(tiny_upscaler.nets.largest.denoiser, "condition", never)
     assert (tiny_upscaler.enlarge(small[:, 80:], 320, 640, settings) == 33).all()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from dreamsr.claims import Claims
 from dreamsr.errors import DamagedError, OutputError
 from dreamsr.pictures.picture import Picture
 from dreamsr.pictures.read import read_picture
+from dreamsr.pictures.write import PictureEncoder
 from dreamsr.upscaling import pipeline, stages
 from dreamsr.upscaling.files import upscale_files
 from dreamsr.upscaling.outcome import Counts, Outcome
@@ -34,7 +35,7 @@ class Repeater:
     def __init__(self, during: Callable[[int], None] = lambda _: None) -> None:
         self.during, self.count = during, 0
 
-    def enlarge_picture(
+    def enlarge_strips(
         self,
         picture: Picture,
         height: int,
@@ -43,7 +44,7 @@ class Repeater:
         *,
         on_progress: OnProgress | None = None,
         on_choice: object = None,
-    ) -> Picture:
+    ) -> Iterator[Picture]:
         self.count += 1
         self.during(self.count - 1)
         if on_choice is not None:
@@ -51,7 +52,7 @@ class Repeater:
         if on_progress is not None:
             on_progress(Progress(1, 1))
         rows, columns = np.arange(height) * picture.height // height, np.arange(width) * picture.width // width
-        return replace(picture, pixels=picture.pixels[rows][:, columns])
+        yield replace(picture, pixels=picture.pixels[rows][:, columns])
 
 
 class Listener:
@@ -180,19 +181,19 @@ def test_few_results_wait_to_be_written(source: Path, monkeypatch: pytest.Monkey
 
 def test_errors_stay_with_their_files(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (source / "1.png").write_bytes((source / "1.png").read_bytes()[:-30])
-    inner = stages.encode_picture
+    inner = PictureEncoder.add
     small = {path.name: read_picture(path).pixels[0, 0].tolist() for path in source.glob("[023].png")}
 
-    def encode(picture: Picture, **more: object) -> bytes:
-        if picture.pixels[0, 0].tolist() == small["3.png"]:
+    def add(self: PictureEncoder, rows: Picture) -> None:
+        if rows.pixels[0, 0].tolist() == small["3.png"]:
             raise OutputError("no room")
-        return inner(picture, **more)  # type: ignore[arg-type]
+        inner(self, rows)
 
     def during(number: int) -> None:
         if number == 1:  # of those that could be read: 0, 2, 3, 4
             raise DamagedError("cannot be enlarged")
 
-    monkeypatch.setattr(stages, "encode_picture", encode)
+    monkeypatch.setattr(PictureEncoder, "add", add)
     listener = Listener()
     assert run(source, Repeater(during), listener) == {"done": 2, "failed": 3}
     assert [outcome.status for outcome in listener.outcomes] == ["done", "failed", "failed", "failed", "done"]

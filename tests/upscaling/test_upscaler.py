@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from fractions import Fraction
@@ -19,7 +20,7 @@ from dreamsr.core.parametrisation import Parametrisation
 from dreamsr.core.tiles import OVERLAP_PX, windows
 from dreamsr.errors import DeviceError, UsageError
 from dreamsr.measure.consistency import consistency_db
-from dreamsr.pictures.lanczos import resized
+from dreamsr.pictures.lanczos import resized, resized_strips
 from dreamsr.pictures.picture import Picture
 from dreamsr.upscaling import tiled
 from dreamsr.upscaling.nets import FALLBACK_STEPS
@@ -334,3 +335,47 @@ def test_weights_without_a_recommendation_take_four_steps(tiny_upscaler: Upscale
     for facts in ({}, {"default_steps": "many"}, {"default_steps": -1}):
         weights = replace(tiny_upscaler.weights, facts=facts)
         assert replace(tiny_upscaler.nets.largest, weights=weights).default_steps == FALLBACK_STEPS
+
+
+# --- strips -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [2, 2.7, 4, 6.3])
+def test_strips_are_the_picture(tiny_upscaler: Upscaler, scale: float) -> None:
+    """Rows come one tile after the other, with alpha and metadata, and make what is given at once."""
+    alpha = np.linspace(0, 255, 200).astype(np.uint8)[:, None].repeat(90, axis=1)
+    small = Picture(picture((200, 90, 3)), alpha, format="PNG")
+    settings, target = Settings(steps=1, tile_px=80), (round(200 * scale), round(90 * scale))
+    strips = list(tiny_upscaler.enlarge_strips(small, *target, settings))
+    whole = tiny_upscaler.enlarge_picture(small, *target, settings)
+    assert len(strips) > 2
+    assert {(strip.width, strip.format) for strip in strips} == {(target[1], "PNG")}
+    assert (np.concatenate([strip.pixels for strip in strips]) == whole.pixels).all()
+    assert whole.pixels.shape[:2] == target
+    assert whole.alpha is not None
+    assert (np.concatenate([strip.alpha for strip in strips if strip.alpha is not None]) == whole.alpha).all()
+
+
+def test_the_first_strip_needs_the_first_tiles_alone(tiny_upscaler: Upscaler) -> None:
+    heard: list[Progress] = []
+    strips = tiny_upscaler.enlarge_strips(
+        Picture(picture((400, 60, 3))), 1600, 240, Settings(steps=1, tile_px=80), on_progress=heard.append
+    )
+    next(strips)
+    assert 0 < heard[-1].fraction < 0.2
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("height", [31, 150, 299, 640])
+@pytest.mark.parametrize("parts", [[300], [1] * 300, [7, 200, 93], [290, 10]], ids=str)
+def test_resizing_strips_is_resizing(parts: list[int], height: int, dtype: type) -> None:
+    image = picture((300, 40, 3), dtype)
+    ends = np.cumsum([0, *parts])
+    pieces = (image[top:end] for top, end in itertools.pairwise(ends))
+    box = (298.5, 39.25)
+    whole = resized(image, height, 33, box=(0.0, 0.0, box[1], box[0]))
+    strips = list(resized_strips(pieces, height, 33, box=box))
+    result = np.concatenate(strips)
+    assert result.shape == whole.shape
+    assert np.abs(result.astype(int) - whole).max() <= 1  # where the sum of the taps is just a half
+    assert (result != whole).mean() < (0.001 if dtype == np.uint8 else 0.05)

@@ -25,6 +25,11 @@ def unread_coding(data: bytes) -> str:
     return ""
 
 
+def is_ended(data: bytes) -> bool:
+    """Whether an end marker stands behind the last pixels; neither marker occurs within coded ones."""
+    return data.rfind(END_OF_IMAGE) > data.rfind(bytes([0xFF, START_OF_SCAN]))
+
+
 def with_tables(tables: bytes, part: bytes) -> bytes:
     """A strip or tile of a TIFF as a JPEG of its own, with the tables that it shares with the others."""
     return (tables.removesuffix(END_OF_IMAGE) or START_OF_IMAGE) + part.removeprefix(START_OF_IMAGE)

@@ -217,7 +217,7 @@ def interleaved(data: bytes, name: str) -> bytes:
     samples = np.stack(planes, axis=2)  # [H,W,C]
     samples = samples.astype(samples.dtype.newbyteorder(layout.order), copy=False)
     kept = {tag: entry for tag, entry in entries.items() if tag not in PIXEL_TAGS}
-    own = layout_tags(samples, photometric, layout.order)
+    own = layout_tags(samples.shape, samples.itemsize * 8, photometric, layout.order)
     if count > colours:
         own[EXTRA_SAMPLES] = numbers(SHORT, kinds[:1] or [2], layout.order)
     body = samples.tobytes()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from dreamsr.disk import file_sha256, write_bytes_atomically
+from dreamsr.disk import file_sha256, json_text, write_bytes_atomically
 from dreamsr.measure.machine import environment
 from dreamsr.measure.metrics import LPIPS_ALEX, PSNR_Y
 from dreamsr.training.config import TrainConfig
@@ -137,4 +136,4 @@ def _as_json(report: FinetuneReport, facts: Facts, tuned: Upscaler) -> str:
         "degradation": tuned.weights.facts["train"]["degradation"],
         "environment": environment(tuned.compute),
     }
-    return json.dumps(content, indent=2) + "\n"
+    return json_text(content, indent=2) + "\n"

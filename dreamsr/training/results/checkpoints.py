@@ -11,7 +11,6 @@ Files are written whole or not at all, the checkpoint first: whenever the run is
 
 from __future__ import annotations
 
-import json
 import pickle
 import zipfile
 from collections.abc import Callable, Mapping
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 
 from dreamsr.config import from_mapping, to_mapping
-from dreamsr.disk import ensure_folder, read_json, remove_stale_temps, write_bytes_atomically
+from dreamsr.disk import ensure_folder, json_text, read_json, remove_stale_temps, write_bytes_atomically
 from dreamsr.errors import OutputError, TrainingError, printable
 from dreamsr.training.config import TrainConfig
 from dreamsr.training.resuming import continued
@@ -121,7 +120,7 @@ def make_folder(out: Path) -> None:
 
 def save_config(out: Path, config: TrainConfig, facts: Facts) -> None:
     """Write how the run is made."""
-    write_bytes_atomically(out / CONFIG, json.dumps({"train": to_mapping(config), **facts}, indent=2).encode())
+    write_bytes_atomically(out / CONFIG, json_text({"train": to_mapping(config), **facts}, indent=2).encode())
 
 
 def save(out: Path, run: Run, config: TrainConfig, facts: Facts) -> None:

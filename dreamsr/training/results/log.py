@@ -9,7 +9,6 @@ Numbers that are not finite are written as null: JSON has no others.
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from dreamsr.disk import write_bytes_atomically
+from dreamsr.disk import json_text, parse_json, write_bytes_atomically
 from dreamsr.errors import OutputError, printable
 from dreamsr.training.config import StageName
 
@@ -106,8 +105,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 def _entry(line: bytes) -> dict[str, Any] | None:
     """A line of a log, or None where a crash cut it off."""
     try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError):
+        entry = parse_json(line)
+    except ValueError:
         return None
     whole = isinstance(entry, dict) and isinstance(entry.get("step"), int)
     return entry if whole else None
@@ -134,7 +133,7 @@ def _opened(path: Path) -> TextIO:
 
 
 def _write(file: TextIO, entry: Mapping[str, Any]) -> None:
-    file.write(json.dumps(_finite(entry)) + "\n")
+    file.write(json_text(_finite(entry)) + "\n")
 
 
 def _finite(entry: Mapping[str, Any]) -> dict[str, Any]:

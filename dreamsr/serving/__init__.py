@@ -1,0 +1,1 @@
+"""A page on this machine for enlarging pictures without a shell."""
