@@ -16,7 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from dreamsr.cli.spelling import as_typed
 from dreamsr.disk import json_text
-from dreamsr.errors import OutputError
+from dreamsr.errors import OutputError, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,11 +45,6 @@ def _console(*, stderr: bool) -> Console:
     return Plain(stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
-def one_line(text: str) -> str:
-    """`text` with line breaks and control characters escaped: fit for one line of a log or a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
 def fail(message: str) -> None:
     """`error: <one line>` on stderr."""
     _line("error: ", message, "bold red")
@@ -69,7 +64,7 @@ def _line(label: str, message: str, style: str) -> None:
     from rich.text import Text
 
     try:
-        err().print(Text.assemble((label, style), one_line(as_typed(message))))
+        err().print(Text.assemble((label, style), printable(as_typed(message))))
     except BrokenPipeError:
         raise
     except OSError:  # nobody can be told: no reason to lose what is done
@@ -120,7 +115,7 @@ def table(
     style = box.SIMPLE_HEAD if console.is_terminal and header else None
     drawn = Table(*columns, title=title, title_justify="left", box=style, show_header=header)
     for row in rows:
-        drawn.add_row(*(Text(one_line(cell), overflow="fold") for cell in row))
+        drawn.add_row(*(Text(printable(cell), overflow="fold") for cell in row))
     # A pipe has no width: rich would assume 80 columns and cut the cells.
     with on_stdout():
         console.print(drawn, width=None if console.is_terminal else 10_000, no_wrap=not console.is_terminal)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 from dreamsr.cli import console
 from dreamsr.cli.spelling import as_typed
 from dreamsr.cli.train_view import duration
-from dreamsr.errors import UsageError
+from dreamsr.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -242,5 +242,5 @@ def _plain(outcome: Outcome) -> dict[str, object]:
 
 
 def _short(name: str) -> str:
-    name = console.one_line(name)
+    name = printable(name)
     return name if len(name) <= NAME_CHARS else "…" + name[1 - NAME_CHARS :]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dreamsr.cli import console
+from dreamsr.errors import printable
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -218,7 +219,7 @@ def _show_file(name: str, json: bool) -> None:
         return
     console.say(f"path: {place}\nbackbone: {config.backbone}\nscale: {config.scale}\nprediction: {config.prediction}")
     for key, value in facts.items():
-        console.say(f"{console.one_line(key)}: {console.one_line(str(value))}")
+        console.say(f"{printable(key)}: {printable(str(value))}")
 
 
 def _as_json(holding: Holding) -> dict[str, object]:

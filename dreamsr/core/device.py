@@ -10,7 +10,6 @@ from torch import Tensor
 
 from dreamsr.errors import DeviceError
 
-DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 
 

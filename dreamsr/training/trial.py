@@ -43,14 +43,6 @@ class Trial:
         """Time of a step with DREAM over one without; the paper's Table 5 has 1.08 to 1.38."""
         return self.dream_seconds / self.plain_seconds
 
-    @property
-    def plain_images_per_second(self) -> float:
-        return self.batch_size / self.plain_seconds
-
-    @property
-    def dream_images_per_second(self) -> float:
-        return self.batch_size / self.dream_seconds
-
 
 def try_steps(config: TrainConfig, *, device: str = "auto", rounds: int = 7) -> Trial:
     """Time plain and DREAM steps in turn, `rounds` of each after one unmeasured of each; then as many of finishing.
