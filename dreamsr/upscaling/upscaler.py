@@ -15,9 +15,9 @@ from torch import Tensor
 from dreamsr.core.denoiser import Denoiser
 from dreamsr.core.pixels import Pixels
 from dreamsr.measure.memory import automatic_batch_px, automatic_tile_px, require_room
+from dreamsr.pictures.bleed import bleed, enlarged_alpha
 from dreamsr.pictures.lanczos import cropped_strips, resized, resized_strips
 from dreamsr.pictures.picture import Picture, stacked
-from dreamsr.upscaling.bleed import bleed, enlarged_alpha
 from dreamsr.upscaling.nets import LoadedNet, Nets
 from dreamsr.upscaling.python_images import as_pictures
 from dreamsr.upscaling.settings import OnChoice, OnProgress, Progress, Settings
