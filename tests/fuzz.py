@@ -29,12 +29,12 @@ from PIL import Image
 
 from dreamsr import cli
 from dreamsr.errors import DreamsrError
+from dreamsr.pictures.bleed import bleed
 from dreamsr.pictures.lanczos import resized
 from dreamsr.pictures.picture import FORMATS, Picture
 from dreamsr.pictures.read import is_complete_picture, probe_picture, read_picture
 from dreamsr.pictures.write import encode_picture
 from dreamsr.upscaling import upscaler as engine
-from dreamsr.upscaling.bleed import bleed
 
 LIMIT_SECONDS = 10
 MAX_PIXELS = 4_000_000

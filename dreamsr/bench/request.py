@@ -44,7 +44,7 @@ class BenchRequest:
     limit: int | None = None
     lpips: tuple[str, ...] = ("alex",)
     device: str = "auto"
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     threads: int | None = None
     tile_px: int = 512
     speed: bool = False

@@ -53,7 +53,7 @@ class WeightsMethod:
         stochasticity: Sequence[float],
         seeds: Sequence[int],
         device: str,
-        precision: Literal["auto", "bf16", "fp32"],
+        precision: Literal["auto", "bf16", "fp16", "fp32"],
         tile_px: int,
         fidelity: float,
         match: bool,

@@ -95,7 +95,7 @@ RunCommands = Annotated[
 Work = Annotated[Path | None, typer.Option(help="Where finished pictures are remembered; default: your cache folder.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Compute everything again.")]
 Device = Annotated[str, typer.Option(help="auto, cuda, cuda:1, mps or cpu.")]
-Precision = Annotated[str, typer.Option(help="auto, bf16 or fp32.")]
+Precision = Annotated[str, typer.Option(help="auto, bf16, fp16 or fp32.")]
 Tile = Annotated[int, typer.Option(help="Side of the tiles in px of the small picture.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 

@@ -9,7 +9,7 @@ import typer
 from dreamsr.errors import UsageError
 
 MACHINE = "Machine"
-PRECISIONS: tuple[Literal["auto", "bf16", "fp32"], ...] = ("auto", "bf16", "fp32")
+PRECISIONS: tuple[Literal["auto", "bf16", "fp16", "fp32"], ...] = ("auto", "bf16", "fp16", "fp32")
 
 Threads = Annotated[
     int | None,
@@ -32,9 +32,9 @@ def use_threads(count: int | None) -> None:
         torch.set_num_threads(count)
 
 
-def checked_precision(name: str) -> Literal["auto", "bf16", "fp32"]:
+def checked_precision(name: str) -> Literal["auto", "bf16", "fp16", "fp32"]:
     """`name`, where it is a precision. Raises UsageError."""
     for choice in PRECISIONS:
         if name == choice:
             return choice
-    raise UsageError(f"--precision is {name!r}, but it must be auto, bf16 or fp32")
+    raise UsageError(f"--precision is {name!r}, but it must be auto, bf16, fp16 or fp32")

@@ -71,7 +71,7 @@ def serve(
 def _upscaler(
     choices: Choices,
     device: str,
-    precision: Literal["auto", "bf16", "fp32"],
+    precision: Literal["auto", "bf16", "fp16", "fp32"],
     on_notice: Callable[[str], None],
     on_download: Callable[[int, int], None],
 ) -> Upscaler:

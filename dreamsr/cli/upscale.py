@@ -158,7 +158,7 @@ def _check_streams(request: UpscaleRequest, *, as_json: bool) -> None:
 def _upscaler(
     weights: str,
     device: str,
-    precision: Literal["auto", "bf16", "fp32"],
+    precision: Literal["auto", "bf16", "fp16", "fp32"],
     denoise: float | None,
     report: UpscaleReport,
     forecast: Forecast,

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from dreamsr.errors import DeviceError
+
+Precision = Literal["auto", "bf16", "fp16", "fp32"]
 
 
 @dataclass(frozen=True)
@@ -22,9 +25,19 @@ class Compute:
         """The context in which nets run: convolutions in `dtype`, parameters as they are."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
+    @property
+    def is_beside_the_cpu(self) -> bool:
+        """Whether the CPU can prepare and finish while the device computes."""
+        return self.device.type != "cpu"
 
-def choose_compute(device: str = "auto", precision: Literal["auto", "bf16", "fp32"] = "auto") -> Compute:
-    """The device named, or the best there is; bf16 where the hardware has it.
+    def send(self, images: Tensor) -> Tensor:
+        """[B,C,h,w] on the device, channels last; to CUDA from pinned memory, without waiting for its arrival."""
+        pinned = images.pin_memory() if self.device.type == "cuda" else images
+        return pinned.to(self.device, non_blocking=True, memory_format=torch.channels_last)
+
+
+def choose_compute(device: str = "auto", precision: Precision = "auto") -> Compute:
+    """The device named, or the best there is; bf16 where the hardware has it, fp16 only as asked: it overflows sooner.
 
     Raises DeviceError for an unknown or missing device.
     """
@@ -33,6 +46,8 @@ def choose_compute(device: str = "auto", precision: Literal["auto", "bf16", "fp3
         return Compute(chosen, torch.float32, f"{why}; float32 as asked")
     if precision == "bf16":
         return Compute(chosen, torch.bfloat16, f"{why}; bfloat16 as asked")
+    if precision == "fp16":
+        return Compute(chosen, torch.float16, f"{why}; float16 as asked")
     fast, dtype_why = _has_fast_bf16(chosen)
     return Compute(chosen, torch.bfloat16 if fast else torch.float32, f"{why}; {dtype_why}")
 

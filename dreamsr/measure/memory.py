@@ -49,6 +49,14 @@ def _container_limits() -> Iterator[tuple[int, int]]:
             continue
 
 
+def automatic_batch_px(device: torch.device, *, scale: int) -> int:
+    """How many px of the small image tiles that are computed together may have, in a quarter of the device's memory.
+
+    0 on the CPU, which is quickest with one tile at a time.
+    """
+    return 0 if device.type == "cpu" else total_bytes(device) // 4 // (scale**2 * BYTES_PER_LARGE_PX)
+
+
 def automatic_tile_px(device: torch.device, *, scale: int) -> int:
     """The largest of the device's sides, in px of the small image, that fits a quarter of its memory.
 

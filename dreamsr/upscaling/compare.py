@@ -15,10 +15,10 @@ from dreamsr.core.pixels import most_detailed
 from dreamsr.disk import append_bytes, write_bytes_atomically
 from dreamsr.errors import OutputError, printable
 from dreamsr.html import encoded, template
+from dreamsr.pictures.bleed import bleed
 from dreamsr.pictures.lanczos import resized
 from dreamsr.pictures.picture import Metadata, Picture, to_8_bit
 from dreamsr.pictures.write import encode_picture
-from dreamsr.upscaling.bleed import bleed
 
 WHOLE_UP_TO_PX = 2048
 CROP_PX = (1200, 1600)

@@ -7,7 +7,6 @@ never run here is not guessed.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
 import time
@@ -16,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dreamsr.config import from_mapping, require
-from dreamsr.disk import cache_folder, ensure_folder, read_json, write_bytes_atomically
+from dreamsr.disk import cache_folder, ensure_folder, json_text, read_json, write_bytes_atomically
 from dreamsr.errors import ConfigError, DreamsrError, WeightsError
 from dreamsr.upscaling.outcome import Outcome
 from dreamsr.upscaling.plan import Job
@@ -189,7 +188,7 @@ def key_of(weights: str, size: Size, device: str, precision: str, tile: str, thr
     """What speed depends on, as text. torch is not asked, as a plan needs none: `auto` means one thing here."""
     cores = threads or os.environ.get("OMP_NUM_THREADS") or os.cpu_count()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return json.dumps(
+    return json_text(
         [_weights_identity(weights), str(size), platform.node(), device, visible, precision, tile, str(cores)]
     )
 
@@ -226,4 +225,4 @@ def _remember(key: str, pace: Pace) -> None:
     paces.pop(key, None)
     latest = dict([*paces.items(), (key, pace)][-KEPT:])
     ensure_folder(speeds_file().parent)
-    write_bytes_atomically(speeds_file(), json.dumps({name: asdict(value) for name, value in latest.items()}).encode())
+    write_bytes_atomically(speeds_file(), json_text({name: asdict(value) for name, value in latest.items()}).encode())

@@ -55,7 +55,7 @@ class Nets:
         self,
         weights: str,
         device: str,
-        precision: Literal["auto", "bf16", "fp32"],
+        precision: Literal["auto", "bf16", "fp16", "fp32"],
         denoise: float | None,
         on_notice: Callable[[str], None] | None,
         on_download: Callable[[int, int], None] | None,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -16,13 +19,15 @@ from dreamsr.core.denoiser import Condition, Denoiser
 from dreamsr.core.device import choose_compute
 from dreamsr.core.noise import NoiseField
 from dreamsr.core.pixels import Pixels
-from dreamsr.core.samplers import restore
-from dreamsr.core.tiles import Tile, Window, align_px, blend, smallest_tile_px, tiles
+from dreamsr.core.samplers import NoiseSource, restore
+from dreamsr.core.tiles import Tile, align_px, blend, smallest_tile_px, tiles
 from dreamsr.errors import DeviceError
 from dreamsr.measure.memory import is_out_of_memory
-from dreamsr.upscaling.flat import evenness, flattened, is_flat
+from dreamsr.upscaling.flat import Evenness, evenness, flattened, is_flat
 from dreamsr.upscaling.settings import OnProgress, Progress, Settings
 from dreamsr.upscaling.sizes import Pass, whole_px
+
+Item = TypeVar("Item")
 
 
 class Counter:
@@ -53,7 +58,8 @@ class TiledRun:
     """One pass: `denoiser` over a whole image by a factor of `scale`, `steps` steps for each tile of at most `tile` px.
 
     A factor that needs larger tiles to overlap on whole pixels gets them. `on_evaluation` is called after each of the
-    net's: `steps` for each tile and one for what is known before the first.
+    net's: `steps` for each tile and one for what is known before the first. Tiles of one size are seen together, as
+    long as they have no more than `batch_px` px of the small image.
     """
 
     denoiser: Denoiser
@@ -63,6 +69,7 @@ class TiledRun:
     steps: int
     tile: int
     on_evaluation: Callable[[], None] = lambda: None
+    batch_px: int = 0
 
     def __call__(self, image: Pixels) -> Pixels:
         """[h,w,C] -> [ceil(s*h),ceil(s*w),C], C 1 or 3. Raises DeviceError."""
@@ -84,14 +91,17 @@ class TiledRun:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
+            if self.denoiser.compute.device.type == "cuda":
+                torch.cuda.empty_cache()
+            if run.batch_px:
+                run = replace(run, batch_px=0)
+                continue
             if run.tile // 2 < smallest:
                 raise DeviceError(
                     f"out of memory on {self.denoiser.compute.device} even with tiles of {run.tile} px; "
                     "close other programs or choose another `device`"
                 )
             run = replace(run, tile=run.tile // 2)
-            if self.denoiser.compute.device.type == "cuda":
-                torch.cuda.empty_cache()
 
     def _over(self, image: Pixels, tall: int, wide: int) -> Iterator[tuple[int, Pixels]]:
         """An image [h,w,C] that enlarges to whole pixels -> the first tall x wide px of the large one, in strips.
@@ -99,11 +109,8 @@ class TiledRun:
         Each comes with the row that it begins at.
         """
         height, width, channels = image.shape
-        field = NoiseField(self.seed)
-        places = tiles(height, width, scale=self.scale, tile=self.tile)
-        results = ((tile, self._result(tile, image, field)) for tile in places)
         parts: list[Pixels] = []
-        for patch in blend(results, height, width, scale=self.scale):
+        for patch in blend(self._results(image), height, width, scale=self.scale):
             inside = patch.pixels[:, : tall - patch.top, : wide - patch.left]
             # A grey picture has no hue to weigh: the mean of the channels, not their luminance.
             pixels = inside if channels == 3 else inside.mean(dim=0, keepdim=True)
@@ -112,49 +119,127 @@ class TiledRun:
                 yield patch.top, np.concatenate(parts, axis=1)
                 parts = []
 
-    def _result(self, tile: Tile, image: Pixels, field: NoiseField) -> Tensor:
-        """What becomes of one tile, [3,s*h,s*w]; where it is flat as it is, without the net."""
-        rows, columns = (slice(window.start, window.stop) for window in (tile.rows, tile.columns))
-        low = px.to_tensor(image[rows, columns]).expand(3, -1, -1)  # [3,h,w]
-        even = evenness(image, rows, columns)
-        if is_flat(even):
-            for _ in range(self.steps + 1):
-                self.on_evaluation()
-            return low[:, :1, :1].expand(3, *(window.enlarged(self.scale).size for window in (tile.rows, tile.columns)))
-        return flattened(self._finite_tile(low, tile.rows, tile.columns, field), low, even)
+    def _results(self, image: Pixels) -> Iterator[tuple[Tile, Tensor]]:
+        """What becomes of each tile, [3,s*h,s*w], in their order.
 
-    def _finite_tile(self, low: Tensor, rows: Window, columns: Window, field: NoiseField) -> Tensor:
+        A device beside the CPU finds the next tiles ready when it is done with some, and goes on with them while these
+        are blended; that they are done is told then, and not step by step.
+        """
+        field = NoiseField(self.seed)
+        batches = together(self._parts(image), self.batch_px)
+        work = ((batch, noise_of(batch, self.scale, field)) for batch in batches)
+        if not self.denoiser.compute.is_beside_the_cpu:
+            yield from self._computed(work)
+            return
+        quiet = replace(self, on_evaluation=lambda: None)
+        # Both end here and not where they are forgotten: their threads cannot wait for themselves.
+        with contextlib.closing(ahead(work)) as ready, contextlib.closing(ahead(quiet._computed(ready))) as results:
+            for result in results:
+                self._tell_of_a_tile()
+                yield result
+
+    def _parts(self, image: Pixels) -> Iterator[LowTile]:
+        height, width = image.shape[:2]
+        for tile in tiles(height, width, scale=self.scale, tile=self.tile):
+            rows, columns = (slice(window.start, window.stop) for window in (tile.rows, tile.columns))
+            even = evenness(image, rows, columns)
+            yield LowTile(tile, px.to_tensor(image[rows, columns]).expand(3, -1, -1), even, is_flat(even))
+
+    def _computed(self, work: Iterable[tuple[list[LowTile], NoiseSource]]) -> Iterator[tuple[Tile, Tensor]]:
+        """Tiles and what becomes of them; where one is flat as it is, without the net."""
+        for parts, noise in work:
+            if parts[0].is_flat:
+                self._tell_of_a_tile()
+                tile, low = parts[0].tile, parts[0].low
+                size = (window.enlarged(self.scale).size for window in (tile.rows, tile.columns))
+                yield tile, low[:, :1, :1].expand(3, *size)
+                continue
+            images = self._finite(torch.stack([part.low for part in parts]), noise)
+            for part, image_of_part in zip(parts, images, strict=True):
+                yield part.tile, flattened(image_of_part, part.low, part.even)
+
+    def _tell_of_a_tile(self) -> None:
+        for _ in range(self.steps + 1):
+            self.on_evaluation()
+
+    def _finite(self, low: Tensor, noise: NoiseSource) -> Tensor:
         """What is not finite is computed again in float32, and never returned."""
-        try:
-            return self._tile(self.denoiser, low, rows, columns, field)
-        except NotFiniteError:
-            pass
-        precise = with_float32(self.denoiser)
-        try:
-            return self._tile(precise, low, rows, columns, field)
-        except NotFiniteError:
-            raise DeviceError(
-                "the net gave values that are not numbers, also in float32; these weights are unusable: choose others"
-            ) from None
+        for denoiser in (self.denoiser, with_float32(self.denoiser)):
+            with contextlib.suppress(NotFiniteError):
+                return self._tile(denoiser, low, noise)
+        raise DeviceError(
+            "the net gave values that are not numbers, also in float32; these weights are unusable: choose others"
+        )
 
-    def _tile(self, denoiser: Denoiser, low: Tensor, rows: Window, columns: Window, field: NoiseField) -> Tensor:
-        """One tile: [3,h,w] -> [3,s*h,s*w] float32 on the CPU. Raises NotFiniteError."""
-        scale, device = self.scale, denoiser.compute.device
-        tall, wide = rows.enlarged(scale), columns.enlarged(scale)
-        place = (tall.start, wide.start, tall.size, wide.size)
+    def _tile(self, denoiser: Denoiser, low: Tensor, noise: NoiseSource) -> Tensor:
+        """Tiles of one size: [B,3,h,w] -> [B,3,s*h,s*w] float32 on the CPU. Raises NotFiniteError."""
+        compute, watched = denoiser.compute, Watched(denoiser)
+
+        def hear(_number: int, _estimate: Tensor) -> None:
+            for _ in low:
+                self.on_evaluation()
+
         with torch.inference_mode():
-            image = restore(
-                Watched(denoiser),
-                low[None].to(device, memory_format=torch.channels_last),  # [1,3,h,w]
+            images = restore(
+                watched,
+                compute.send(low),
                 steps=self.steps,
-                noise=lambda step: field.window(step, *place)[None].to(device),
-                scale=Fraction(scale),
+                noise=lambda step: compute.send(noise(step)),
+                scale=Fraction(self.scale),
                 stochasticity=self.settings.stochasticity,
                 fidelity=self.settings.fidelity,
                 match=self.settings.match,
-                on_step=lambda _number, _estimate: self.on_evaluation(),
+                on_step=hear,
             )
-            return image[0].float().cpu()  # [3,s*h,s*w]
+        if not watched.is_finite():
+            raise NotFiniteError
+        return images.float().cpu()
+
+
+class LowTile(NamedTuple):
+    """A tile with its pixels [3,h,w] of the small image, and how even these are."""
+
+    tile: Tile
+    low: Tensor
+    even: Evenness
+    is_flat: bool
+
+
+def together(parts: Iterable[LowTile], most_px: int) -> Iterator[list[LowTile]]:
+    """Neighbours of one size, as many as have at most so many px of the small image; those that are flat alone."""
+    batch: list[LowTile] = []
+    for part in parts:
+        if batch:
+            alike = batch[0].low.shape == part.low.shape and not (batch[0].is_flat or part.is_flat)
+            if not alike or (len(batch) + 1) * part.low[0].numel() > most_px:
+                yield batch
+                batch = []
+        batch.append(part)
+    if batch:
+        yield batch
+
+
+def noise_of(parts: list[LowTile], scale: Fraction | int, field: NoiseField) -> NoiseSource:
+    """The noise [B,3,s*h,s*w] of a batch by step; that of the start is made at once."""
+    places = [(part.tile.rows.enlarged(scale), part.tile.columns.enlarged(scale)) for part in parts]
+
+    def at(step: int) -> Tensor:
+        return torch.stack(
+            [field.window(step, down.start, along.start, down.size, along.size) for down, along in places]
+        )
+
+    start = at(0)
+    return lambda step: start if step == 0 else at(step)
+
+
+def ahead(items: Iterable[Item]) -> Generator[Item, None, None]:
+    """The same items; each is made in a thread while the one before it is used. To be closed."""
+    iterator, end = iter(items), object()
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, iterator, end)
+        while (item := coming.result()) is not end:
+            coming = pool.submit(next, iterator, end)
+            yield item  # type: ignore[misc]
 
 
 def _padded(image: Pixels, scale: Fraction | int) -> Pixels:
@@ -168,9 +253,10 @@ class NotFiniteError(ArithmeticError):
 
 
 class Watched(Denoiser):
-    """The same denoiser, which raises NotFiniteError where its net gives no numbers.
+    """The same denoiser, which looks whether its net gives numbers.
 
-    Looking at finished images would be too late: clipping turns infinity into an innocent white.
+    Looking at finished images would be too late: clipping turns infinity into an innocent white. The answers stay on
+    the device until they are asked for, so that nothing waits for them in between.
     """
 
     def __init__(self, inner: Denoiser) -> None:
@@ -183,21 +269,21 @@ class Watched(Denoiser):
             compute=inner.compute,
             traits=inner.traits,
         )
+        self._finite: list[Tensor] = []
+
+    def is_finite(self) -> bool:
+        """Whether all that the net gave was."""
+        return bool(torch.stack(self._finite).all())
 
     def condition(self, low: Tensor, scale: Fraction | None = None) -> Condition:
         condition = super().condition(low, scale)
-        _require_finite(condition.y)
+        self._finite.append(torch.isfinite(condition.y).all())
         return condition
 
     def output(self, x_t: Tensor, condition: Condition, t: Tensor) -> Tensor:
         out = super().output(x_t, condition, t)
-        _require_finite(out)
+        self._finite.append(torch.isfinite(out).all())
         return out
-
-
-def _require_finite(values: Tensor) -> None:
-    if not bool(torch.isfinite(values).all()):
-        raise NotFiniteError
 
 
 def with_float32(denoiser: Denoiser) -> Denoiser:

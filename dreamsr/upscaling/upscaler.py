@@ -14,10 +14,10 @@ from torch import Tensor
 
 from dreamsr.core.denoiser import Denoiser
 from dreamsr.core.pixels import Pixels
-from dreamsr.measure.memory import automatic_tile_px, require_room
+from dreamsr.measure.memory import automatic_batch_px, automatic_tile_px, require_room
+from dreamsr.pictures.bleed import bleed, enlarged_alpha
 from dreamsr.pictures.lanczos import cropped_strips, resized, resized_strips
 from dreamsr.pictures.picture import Picture, stacked
-from dreamsr.upscaling.bleed import bleed, enlarged_alpha
 from dreamsr.upscaling.nets import LoadedNet, Nets
 from dreamsr.upscaling.python_images import as_pictures
 from dreamsr.upscaling.settings import OnChoice, OnProgress, Progress, Settings
@@ -40,10 +40,10 @@ class Upscaler:
     """Weights kept loaded for many pictures; call it like a function.
 
     weights: auto for those that suit each picture, by its scale and by what it shows of its past; or a name, a file, a
-    run folder or a Hub reference. device: auto, cuda, cuda:1, mps or cpu. precision: bf16 or fp32, auto for bf16 where
-    the hardware computes it. denoise: 1 repairs as the weights learnt to, 0 leaves noise and blocks as they are, for
-    weights that have a partner; None repairs, but with auto only what is not pristine. on_notice hears what is fetched,
-    on_download the bytes that have arrived and all bytes.
+    run folder or a Hub reference. device: auto, cuda, cuda:1, mps or cpu. precision: bf16, fp16 or fp32, auto for bf16
+    where the hardware computes it. denoise: 1 repairs as the weights learnt to, 0 leaves noise and blocks as they are,
+    for weights that have a partner; None repairs, but with auto only what is not pristine. on_notice hears what is
+    fetched, on_download the bytes that have arrived and all bytes.
     Raises WeightsError, DownloadError, DeviceError, and UsageError for an impossible `denoise`.
     """
 
@@ -52,7 +52,7 @@ class Upscaler:
         weights: str | Path = DEFAULT_WEIGHTS,
         device: str = "auto",
         *,
-        precision: Literal["auto", "bf16", "fp32"] = "auto",
+        precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto",
         denoise: float | None = None,
         on_notice: Callable[[str], None] | None = None,
         on_download: Callable[[int, int], None] | None = None,
@@ -239,10 +239,14 @@ class Upscaler:
             (one, net, net.steps(settings.steps), tile) for one, net, tile in zip(passes, nets, tiles, strict=True)
         ]
         counter = Counter(sum(evaluations(one, steps, tile) for one, _, steps, tile in planned), on_progress)
-        return [
-            TiledRun(net.denoiser, one.scale, settings, settings.seed + number, steps, tile, counter.tick)
-            for number, (one, net, steps, tile) in enumerate(planned)
-        ]
+        runs = []
+        for number, (one, net, steps, tile) in enumerate(planned):
+            batch_px = automatic_batch_px(device, scale=net.denoiser.scale)
+            if settings.tile_px is not None:  # which says how much memory to take
+                batch_px = min(batch_px, tile**2)
+            seed = settings.seed + number
+            runs.append(TiledRun(net.denoiser, one.scale, settings, seed, steps, tile, counter.tick, batch_px))
+        return runs
 
 
 def _fitted(image: Pixels, one: Pass, target_height: int, target_width: int) -> Pixels:

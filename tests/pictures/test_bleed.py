@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dreamsr.upscaling.bleed import bleed, enlarged_alpha
+from dreamsr.pictures.bleed import bleed, enlarged_alpha
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
