@@ -49,14 +49,13 @@ function explain() {
   }
 }
 
+let checks = 0;
+
 async function check() {
   explain();
-  try {
-    await ask("check?" + query(chosen()));
-    $("problem").textContent = "";
-  } catch (error) {
-    $("problem").textContent = error.message;
-  }
+  const number = ++checks;
+  const problem = await ask("check?" + query(chosen())).then(() => "", (error) => error.message);
+  if (number === checks) $("problem").textContent = problem;  // answers may come in another order
 }
 
 form.addEventListener("input", explain);

@@ -83,7 +83,7 @@ class Patient:
         self.go = threading.Event()
         self.names: list[tuple[int, int]] = []
 
-    def enlarge_picture(
+    def enlarge_strips(
         self,
         picture: Picture,
         height: int,
@@ -92,7 +92,7 @@ class Patient:
         *,
         on_progress: OnProgress | None = None,
         on_choice: OnChoice | None = None,
-    ) -> Picture:
+    ) -> Iterator[Picture]:
         """The same pixels, repeated."""
         if on_choice is not None:
             on_choice("patient")
@@ -101,7 +101,7 @@ class Patient:
             if on_progress is not None:
                 on_progress(Progress(1, 4))
         tall, wide = height // picture.height, width // picture.width
-        return Picture(picture.pixels.repeat(tall, 0).repeat(wide, 1), None, picture.metadata, picture.format)
+        yield Picture(picture.pixels.repeat(tall, 0).repeat(wide, 1), None, picture.metadata, picture.format)
 
 
 Serve = Callable[..., AbstractContextManager[Visitor]]
@@ -110,7 +110,7 @@ Serve = Callable[..., AbstractContextManager[Visitor]]
 @contextmanager
 def served(weights: str, enlarger: Any, max_pixels: int = DEFAULT_MAX_PIXELS, **more: Any) -> Iterator[Visitor]:
     """A server whose work is done by another thread of the tests. `enlarger`: what weights become, or raises."""
-    make = enlarger if callable(enlarger) and not hasattr(enlarger, "enlarge_picture") else lambda *_: enlarger
+    make = enlarger if callable(enlarger) and not hasattr(enlarger, "enlarge_strips") else lambda *_: enlarger
     with running(0, weights, max_pixels=max_pixels, make_enlarger=make, **more) as server:
         ended = threading.Event()
         worker = threading.Thread(target=server.queue.work, args=(lambda: server.answers() and not ended.is_set(),))
