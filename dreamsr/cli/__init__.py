@@ -8,6 +8,7 @@ Heavy libraries are imported inside the commands, so that `--help` is quick.
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import os
 import sys
@@ -32,6 +33,7 @@ from dreamsr.errors import DreamsrError, UsageError
 from dreamsr.processes import wait_passively
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 RANK_0_SPEAKS_SECONDS = 2.0
 
 app = typer.Typer(
@@ -160,6 +162,9 @@ def _explain(error: Exception) -> int:
         return code
     if os.environ.get("DREAMSR_TRACEBACK"):
         raise error
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        console.fail(f"standard output or a temporary file cannot be written: {error.strerror}; make room first")
+        return 1
     console.fail(
         f"internal error ({type(error).__name__}: {error}); please report it, "
         "with what DREAMSR_TRACEBACK=1 shows when you run the command again"

@@ -187,6 +187,14 @@ def test_help_into_a_bad_place_leaves_no_noise(redirection: str) -> None:
     assert done.stderr.startswith("error: standard output ")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_completion_that_finds_no_room_is_told_in_one_line() -> None:
+    line = f"{sys.executable} -m dreamsr --show-completion bash > /dev/full"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith("error: standard output ")
+
+
 def test_ctrl_c_exits_with_130_and_leaves_nothing(tmp_path: Path, tiny_weights: Path) -> None:
     for i in range(30):
         Image.effect_noise((200, 150), 60).save(tmp_path / f"{i}.png")
