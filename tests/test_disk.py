@@ -64,7 +64,7 @@ def test_a_failing_encoder_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(write, "_saved", fail)
     with pytest.raises(OutputError, match=r"\(no way\)"):
-        write_picture(tmp_path / "a.jpg", PICTURE)
+        write_picture(tmp_path / "a.webp", PICTURE)
     assert names(tmp_path) == []
 
 

@@ -67,7 +67,7 @@ def test_habits_of_other_tools_are_answered(words: list[str], told: str, capsys:
         ("upscale --device cu", "cuda"),
         ("train --preset sr3", "sr3-x4"),
         ("finetune --weights cl", "clean-x4"),
-        ("study --preset idm-c", "idm-continuous"),
+        ("train --preset idm-c", "idm-continuous"),
         ("study --device mp", "mps"),
         ("upscale --progress li", "lines"),
     ],

@@ -96,6 +96,6 @@ def test_it_is_unknown_where_it_is_not_registered() -> None:
 
 def test_a_model_holds_the_table_of_its_own_backbone_alone() -> None:
     model = from_mapping(ModelConfig, {"backbone": "sr3", "refiner": {"channels": [8]}}, source="x")
-    assert list(to_mapping(model)) == ["backbone", "scale", "prediction", "process", "sr3"]
+    assert list(to_mapping(model)) == ["backbone", "scale", "prediction", "parametrisation", "process", "sr3"]
     with pytest.raises(ConfigError, match="a SR3Config with backbone sr3"):
         ModelConfig(backbone="sr3", sizes=RefinerConfig())

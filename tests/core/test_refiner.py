@@ -17,7 +17,7 @@ from dreamsr.core.dream import dream_loss
 from dreamsr.core.model import ModelConfig, build_denoiser, build_net
 from dreamsr.core.process import ProcessConfig
 from dreamsr.core.samplers import sample
-from dreamsr.core.tiles import blend
+from dreamsr.core.tiles import blend, tiles
 from dreamsr.errors import ConfigError
 from tests.core.oracles import images, noises
 
@@ -153,14 +153,14 @@ def test_tiles_give_what_the_whole_gives(unshuffle: int) -> None:
         return sample(denoiser, denoiser.condition(part), steps=1, noise=lambda _: near, clip=False)[0].float()
 
     whole = enlarged(slice(0, 101), slice(0, 93))
-    strips = blend(
-        101,
-        93,
-        scale=2,
-        tile=72,
-        compute=lambda rows, columns: enlarged(slice(rows.start, rows.stop), slice(columns.start, columns.stop)),
+    results = (
+        (tile, enlarged(slice(tile.rows.start, tile.rows.stop), slice(tile.columns.start, tile.columns.stop)))
+        for tile in tiles(101, 93, scale=2, tile=72)
     )
-    tiled = torch.cat([strip.pixels for strip in strips], dim=1)
+    tiled = torch.full_like(whole, torch.nan)
+    for patch in blend(results, 101, 93, scale=2):
+        tall, wide = patch.pixels.shape[1:]
+        tiled[:, patch.top : patch.top + tall, patch.left : patch.left + wide] = patch.pixels
     torch.testing.assert_close(tiled, whole, rtol=0, atol=1 / 255)
 
 

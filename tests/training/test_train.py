@@ -481,7 +481,7 @@ def test_what_a_step_keeps_grows_with_the_crop():
     small, large = (replace(TINY, crop_low_px=side) for side in (8, 16))
     run_state = begin(TINY, CPU, None)
     assert memory.kept_for_backward(run_state, large, CPU) / memory.kept_for_backward(run_state, small, CPU) > 3
-    assert memory.way_out(TINY, 0).startswith("choose a smaller --crop")
+    assert memory.way_out(TINY, 0).startswith("choose a smaller `crop_low_px`")
 
 
 def test_running_out_of_memory_in_a_step_is_explained(data, tmp_path, monkeypatch):
@@ -541,7 +541,7 @@ def test_a_signal_finishes_the_step_and_saves(data, tmp_path, name, code):
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == code
     step = checkpoint(tmp_path / "parts")["step"]
     assert 3 <= step < 16
-    assert notices.read_text().endswith(f"stopped by {number.name} at step {step}; go on with --resume\n")
+    assert notices.read_text().endswith(f"stopped by {number.name} at step {step}; go on with `resume`\n")
     run(config, data, tmp_path / "parts", resume=True)
     run(config, data, tmp_path / "whole")
     assert same(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts"))
