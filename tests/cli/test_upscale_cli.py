@@ -664,7 +664,7 @@ def test_what_ends_it_from_outside_leaves_no_claim(tiny_weights: Path, folder: P
     assert list(folder.glob("out/.*.claim"))
     process.send_signal(getattr(signal, name))
     said = process.communicate(timeout=100)[1]
-    # Python ends itself by a SIGINT that came in the text of an exec, as imports have: a shell reads 130 from that, too.
+    # Python ends itself by a SIGINT that came while an import ran exec: a shell reads 130 from that, too.
     assert process.returncode == code or (name, process.returncode) == ("SIGINT", -signal.SIGINT)
     assert "0 of 2 done; go on with --if-exists skip" in said
     assert tree(folder / "out") == []
