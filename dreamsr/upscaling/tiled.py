@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -260,15 +261,7 @@ class Watched(Denoiser):
     """
 
     def __init__(self, inner: Denoiser) -> None:
-        super().__init__(
-            inner.net,
-            inner.process,
-            inner.prediction,
-            scale=inner.scale,
-            parametrisation=inner.parametrisation,
-            compute=inner.compute,
-            traits=inner.traits,
-        )
+        vars(self).update(vars(inner))  # all that it has, whatever that comes to be
         self._finite: list[Tensor] = []
 
     def is_finite(self) -> bool:
@@ -288,13 +281,6 @@ class Watched(Denoiser):
 
 def with_float32(denoiser: Denoiser) -> Denoiser:
     """The same denoiser, computing in float32."""
-    compute = choose_compute(str(denoiser.compute.device), "fp32")
-    return Denoiser(
-        denoiser.net,
-        denoiser.process,
-        denoiser.prediction,
-        scale=denoiser.scale,
-        parametrisation=denoiser.parametrisation,
-        compute=compute,
-        traits=denoiser.traits,
-    )
+    precise = copy.copy(denoiser)
+    precise.compute = choose_compute(str(denoiser.compute.device), "fp32")
+    return precise
