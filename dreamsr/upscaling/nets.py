@@ -88,8 +88,10 @@ class Nets:
 
     def choose(self, pixels: Pixels, scales: Sequence[int]) -> list[LoadedNet]:
         """For passes of these scales the net of each, for a picture [h,w,C] uint8 or uint16."""
-        pristine = self._chooses and any(self._partners.values()) and signs_of(pixels).pristine
-        return [self._net(self._references[scale], 0.0 if pristine else self._denoise) for scale in scales]
+        references = [self._references[scale] for scale in scales]
+        is_open = self._chooses and any(self._partners[reference] for reference in references)
+        denoise = 0.0 if is_open and signs_of(pixels).pristine else self._denoise
+        return [self._net(reference, denoise) for reference in references]
 
     def _main(self, reference: str) -> LoadedNet:
         return self._net(reference, self._denoise)
