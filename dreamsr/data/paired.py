@@ -75,10 +75,7 @@ def open_twins(
     Pairs with a file that cannot be decoded or is too small stand in `refused`. Raises DataError, with the first
     offenders and their number, where a picture lacks its partner, or sizes or contents of partners do not fit.
     """
-    for field, folder in (("hr", hr), ("lr", lr)):
-        if not folder.is_dir():
-            raise DataError(f"{printable(folder)}: no such folder; give `{field}` a folder with pictures")
-    twins = [twin for twin in matched(pictures_below(hr), pictures_below(lr)) if twin.large.name not in exclude]
+    twins = twins_below(hr, lr, exclude)
     complete = len(twins) <= FULL_CHECK_PHOTOS
     results = list(in_parallel(lambda twin: _problem(twin, config, complete=complete), twins, on_progress))
     misfits = [str(problem) for problem in results if isinstance(problem, DataError)]
@@ -92,6 +89,15 @@ def open_twins(
     if not sound:
         raise nothing_usable(printable(hr), refused, min_side_px=config.smallest_side_px)
     return TwinPairs(sound, refused, config, cache_bytes=cache_bytes)
+
+
+def twins_below(hr: Path, lr: Path, exclude: frozenset[str]) -> list[Twin]:
+    """The pairs in two folders, but for large pictures of these names. Raises DataError as `matched` and for a missing
+    folder."""
+    for field, folder in (("hr", hr), ("lr", lr)):
+        if not folder.is_dir():
+            raise DataError(f"{printable(folder)}: no such folder; give `{field}` a folder with pictures")
+    return [twin for twin in matched(pictures_below(hr), pictures_below(lr)) if twin.large.name not in exclude]
 
 
 def matched(large: Sequence[PhotoFile], low: Sequence[PhotoFile]) -> list[Twin]:

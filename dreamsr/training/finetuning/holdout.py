@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dreamsr.data.paired import Twin, matched
+from dreamsr.data.paired import Twin, twins_below
 from dreamsr.data.photo_files import PhotoFile
 from dreamsr.data.scan import pictures_below
 from dreamsr.data.sources import DataSource, find_photos
 from dreamsr.data.stream import PREFIX
-from dreamsr.errors import DataError, ImageError, UsageError, printable
+from dreamsr.errors import ImageError, UsageError, printable
 from dreamsr.training.config import TrainConfig
 from dreamsr.training.results.validation import (
     Example,
@@ -127,9 +127,6 @@ def _paired(source: DataSource, config: TrainConfig) -> list[_Candidate]:
     """The large enough pairs, by the names of their large pictures."""
     assert source.hr is not None
     assert source.lr is not None
-    for field, folder in (("hr", source.hr), ("lr", source.lr)):
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder; give `{field}` a folder with pictures")
     scale = config.model.scale
     need = max(config.crops.smallest_side_px, least_side_px(scale))
 
@@ -141,8 +138,8 @@ def _paired(source: DataSource, config: TrainConfig) -> list[_Candidate]:
 
         return _Candidate(twin.large.name, read)
 
-    twins = matched(pictures_below(source.hr), pictures_below(source.lr))
-    return [candidate(twin) for twin in twins if twin.large.name not in source.exclude and _is_large(twin.large, need)]
+    twins = twins_below(source.hr, source.lr, source.exclude)
+    return [candidate(twin) for twin in twins if _is_large(twin.large, need)]
 
 
 def _is_large(file: PhotoFile, need_px: int) -> bool:
