@@ -22,7 +22,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -63,7 +62,7 @@ COMMANDS = ("upscale", "upscale", "upscale", "upscale", "upscale", "doctor", "up
 class StandIn:
     """Enlarges as fast as possible, in place of a net."""
 
-    nets, continuous, default_steps = SimpleNamespace(scales=(4,)), False, 1
+    scales, continuous, default_steps = (4,), False, 1
 
     def __init__(self, *_: object, **__: object) -> None: ...
 

@@ -175,7 +175,7 @@ def _upscaler(
         on_notice=report.noticed,
         on_download=report.downloaded,
     )
-    forecast.loaded(upscaler.nets.scales, upscaler.continuous, upscaler.default_steps, time.monotonic() - began)
+    forecast.loaded(upscaler.scales, upscaler.continuous, upscaler.default_steps, time.monotonic() - began)
     return upscaler
 
 

@@ -78,7 +78,12 @@ class Upscaler:
     @property
     def scale(self) -> int:
         """The one scale that the net was trained for, or the largest; others are composed."""
-        return self.nets.scales[-1]
+        return self.scales[-1]
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """The scales there are nets for, ascending."""
+        return self.nets.scales
 
     @property
     def continuous(self) -> bool:
@@ -214,7 +219,7 @@ class Upscaler:
         check_target(from_height, from_width, height, width)
         require_room(height, width, pixels.shape[2] * pixels.itemsize, copies=1)
         continuous = self.continuous
-        passes = plan_passes(from_height, from_width, height, width, self.nets.scales, continuous=continuous)
+        passes = plan_passes(from_height, from_width, height, width, self.scales, continuous=continuous)
         nets = self.nets.choose(pixels, [self.scale if continuous else int(one.scale) for one in passes])
         if on_choice is not None:
             on_choice(", then ".join(dict.fromkeys(net.name for net in nets)))
