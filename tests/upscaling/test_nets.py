@@ -22,6 +22,7 @@ from dreamsr.weights import registry
 from dreamsr.weights.file import save_weights
 from dreamsr.weights.resolve import resolve_weights
 from tests.conftest import TINY
+from tests.upscaling.stand_ins import table
 
 PICTURES = Path(__file__).parents[1] / "pictures"
 Array = NDArray[np.uint8]
@@ -84,28 +85,6 @@ def test_drawings_and_what_tells_too_little_are_left_to_the_weights_that_repair(
     assert not signs_of(drawn).pristine
     for side in (1, 7, 9, 16):
         assert not signs_of(photograph("coffee", side)).pristine
-
-
-TABLE = """
-[{name}]
-description = "{name}"
-backbone = "refiner"
-scale = {scale}
-degradation = "any"
-steps = 1
-sha256 = "{sha}"
-size_bytes = 1
-licence = "x"
-training_data = "x"
-training_data_licence = "x"
-repo = "a/b"
-revision = "{commit}"
-{more}
-"""
-
-
-def table(name: str, scale: int, more: str = "") -> str:
-    return TABLE.format(name=name, scale=scale, more=more, sha="0" * 64, commit="0" * 40)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from dreamsr.upscaling.upscaler import Upscaler
 from dreamsr.weights import registry
 from dreamsr.weights.file import load_weights, save_weights
 from tests.conftest import TINY, write_tiny_weights
+from tests.upscaling.stand_ins import table
 
 
 @pytest.mark.parametrize(
@@ -46,36 +47,7 @@ def test_a_configuration_and_its_header_say_the_same() -> None:
     assert config.traits == Traits("colour", finished=True)
 
 
-REGISTRY = """
-[clean]
-description = "clean"
-backbone = "refiner"
-scale = 4
-degradation = "bicubic"
-steps = 2
-sha256 = "{sha}"
-size_bytes = 1
-licence = "x"
-training_data = "x"
-training_data_licence = "x"
-repo = "a/clean"
-revision = "{commit}"
-
-[photo]
-description = "photo"
-backbone = "refiner"
-scale = 4
-degradation = "photo"
-steps = 2
-sha256 = "{sha}"
-size_bytes = 1
-licence = "x"
-training_data = "x"
-training_data_licence = "x"
-repo = "a/photo"
-revision = "{commit}"
-denoise_partner = "clean"
-""".format(sha="0" * 64, commit="0" * 40)
+REGISTRY = table("clean", 4) + table("photo", 4, 'denoise_partner = "clean"')
 
 
 @pytest.fixture
